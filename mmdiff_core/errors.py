@@ -1,0 +1,5 @@
+"""The one error this project raises for bad input."""
+
+
+class MMDiffError(ValueError):
+    """Bad input, said in a sentence: which file, node, subject or socket, what was found, what was wanted, what to do."""

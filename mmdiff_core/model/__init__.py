@@ -1,0 +1,1 @@
+"""The network: heads, refiner, LoRA and multi-modal cross-attention."""

@@ -1,0 +1,101 @@
+"""Multi-modal cross-attention: the text branch, and beside it a branch over the subject tokens.
+
+    out = (W_o + dW_o) [ softmax(Q K_t) V_t + weight * softmax(Q K_s) V_s ],   Q = (W_q + dW_q) x
+
+(reference: mmdiff/attention_processor.py, LoRACrossAttnProcessor). `subject_term` is the second summand; everything
+else here decides which subject a pixel may look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+SHARPNESS = 2.0
+"""Exponent of the word maps before they compete for a pixel: a word's map is seldom more than three times its mean."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Multi-head softmax(q k^T / sqrt(d) + bias) v on unsplit heads: (B, N, H d), (B, T, H d) twice -> (B, N, H d)."""
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    return rearrange(nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h n d -> b n (h d)")
+
+
+def subject_term(q: Tensor, k: Tensor, v: Tensor, heads: int, reach: Tensor | None = None) -> Tensor:
+    """All subjects' tokens in one softmax.
+
+    q: (B, N, H d) queries; k, v: (B, T, H d) of the subject tokens; reach: (B, N, T) in [0, 1], how far each token may
+    act on each pixel (the subject's region mask). Where one subject's mask is 1 and the others' 0, that subject is
+    alone in the softmax; where all are 0, the term is 0.
+    """
+    if reach is None:
+        return attend(q, k, v, heads)
+    floor = torch.finfo(torch.float32).tiny
+    bias = reach.float().clamp_min(floor).log().to(q.dtype).unsqueeze(1)
+    return attend(q, k, v, heads, bias) * reach.amax(dim=-1, keepdim=True).to(q.dtype)
+
+
+def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) -> Tensor:
+    """Where the text branch attends to each subject's entity words.
+
+    q: (B, N, H d); k: (B, L, H d) of the text; words: for each of S subjects the positions of its words in the text.
+    Returns (B, N, S): attention probability, averaged over heads, summed over a subject's words.
+    """
+    q, k = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k))
+    attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
+    return torch.stack([attention[:, :, list(positions)].sum(dim=-1) for positions in words], dim=-1)
+
+
+def word_gates(maps: Tensor) -> Tensor:
+    """(B, N, S) word maps to (B, N, S) gates that sum to 1 at every pixel: each map over its own mean, sharpened."""
+    relative = (maps / maps.mean(dim=1, keepdim=True).clamp_min(1e-12)) ** SHARPNESS
+    return relative / relative.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def gated_subject_term(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, sizes: Sequence[int], gates: Tensor, reach: Tensor | None = None
+) -> Tensor:
+    """Each subject in a softmax of its own, its term gated per pixel; for one subject the same as `subject_term`.
+
+    sizes: tokens of each of S subjects, in the order of k and v; gates: (B, N, S); reach as in `subject_term`.
+    """
+    out = torch.zeros_like(q)
+    start = 0
+    for index, size in enumerate(sizes):
+        tokens = slice(start, start + size)
+        own_reach = None if reach is None else reach[:, :, tokens]
+        term = subject_term(q, k[:, tokens], v[:, tokens], heads, own_reach)
+        out = out + gates[:, :, index : index + 1].to(q.dtype) * term
+        start += size
+    return out
+
+
+def multimodal_cross_attention(
+    x: Tensor,
+    text: Tensor,
+    subject_tokens: Tensor,
+    valid: Tensor,
+    base: nn.Module,
+    lora: nn.ModuleDict,
+    heads: int,
+    weight: float,
+) -> Tensor:
+    """The whole layer, as it is trained.
+
+    x: (B, N, C); text: (B, L, D); subject_tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool,
+    which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
+    subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora` and
+    `to_{k,v}_lora_image`. The subjects' keys and values use the base weight without the text LoRA.
+    """
+    q = base.to_q(x) + lora["to_q_lora"](x)
+    k = base.to_k(text) + lora["to_k_lora"](text)
+    v = base.to_v(text) + lora["to_v_lora"](text)
+    k_subject = base.to_k(subject_tokens) + lora["to_k_lora_image"](subject_tokens)
+    v_subject = base.to_v(subject_tokens) + lora["to_v_lora_image"](subject_tokens)
+    reach = valid.repeat_interleave(subject_tokens.shape[1] // valid.shape[1], dim=1)
+    reach = reach.unsqueeze(1).expand(-1, x.shape[1], -1)
+    out = attend(q, k, v, heads) + weight * subject_term(q, k_subject, v_subject, heads, reach)
+    return base.to_out[0](out) + lora["to_out_lora"](out)
