@@ -2,4 +2,4 @@
 
 
 class MMDiffError(ValueError):
-    """Bad input, said in a sentence: which file, node, subject or socket, what was found, what was wanted, what to do."""
+    """Bad input, as a sentence: which file, node, subject or socket, what was found, what was wanted, what to do."""

@@ -40,14 +40,16 @@ class Spec:
         for field, allowed in _CHOICES.items():
             value = getattr(self, field)
             if value not in allowed:
-                raise MMDiffError(f"The spec's {field} is {value!r}; it must be one of {', '.join(map(repr, allowed))}.")
+                raise MMDiffError(
+                    f"The spec's {field} is {value!r}; it must be one of {', '.join(map(repr, allowed))}."
+                )
         for field in ("photo_size", "head_dim"):
             value = getattr(self, field)
             if type(value) is not int or value < 1:
                 raise MMDiffError(f"The spec's {field} is {value!r}; it must be a whole number above 0.")
 
     def replace(self, **changes: object) -> Spec:
-        """A copy with some fields changed. Raises MMDiffError for a field that does not exist or a value out of range."""
+        """A copy with some fields changed. Raises MMDiffError for an unknown field or a value out of range."""
         unknown = changes.keys() - {field.name for field in dataclasses.fields(self)}
         if unknown:
             known = ", ".join(field.name for field in dataclasses.fields(self))

@@ -46,7 +46,7 @@ class EntityHead(nn.Module):
 
 
 class TokenFusion(nn.Module):
-    """[token embedding ; entity embedding] to the token embedding that takes its place (reference: MLP, no residual)."""
+    """[token embedding ; entity embedding] to the embedding that takes the token's place (reference: MLP)."""
 
     def __init__(self, tensors: Tensors, operations: Any = nn) -> None:
         super().__init__()
@@ -138,5 +138,5 @@ class Heads(nn.Module):
         return dict(zip(self.fuse, self.entity(cls), strict=True))
 
     def fuse_token(self, encoder: str, token: Tensor, entity: Tensor) -> Tensor:
-        """(..., C) raw token embedding and (..., C) entity embedding to the (..., C) embedding that replaces the token."""
+        """(..., C) raw token embedding and (..., C) entity embedding to the (..., C) embedding that takes its place."""
         return self.fuse[encoder](torch.cat((token, entity), dim=-1))

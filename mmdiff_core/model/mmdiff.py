@@ -15,7 +15,7 @@ from .lora import lora_tree
 
 
 class MMDiff(nn.Module):
-    """The parts of a checkpoint: heads, UNet LoRA, text-encoder LoRA, tuned vision weights, and the spec to run them by.
+    """The parts of a checkpoint: heads, UNet LoRA, text-encoder LoRA, tuned vision weights, and the spec they run by.
 
     heads: the modules that run (see Heads).
     unet: LoRA pairs under the number of their attention layer. Layers are counted as diffusers counts attention
@@ -42,7 +42,8 @@ class MMDiff(nn.Module):
             self.text = lora_tree(under(own, "text"))
         self.load_state_dict(own, assign=True)
         self.requires_grad_(False)
-        self.heads.to(dtype)
+        if dtype is not None:
+            self.heads.to(dtype)
         self.vision = under(tensors, "vision")
         self.spec = spec
         self.source = source

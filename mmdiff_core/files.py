@@ -1,0 +1,88 @@
+"""Files: read with a sentence where they are not what their name says, written so that the old one survives."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import MMDiffError
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises MMDiffError with the file's name and what it really is."""
+    _refuse_impostors(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise MMDiffError(
+            f"{path} is not a whole safetensors file ({error}). Its download was probably cut off, or another kind of "
+            "file was renamed to .safetensors; download or convert it again."
+        ) from error
+
+
+def read_pickle(path: Path) -> dict:
+    """A pickle of tensors, read without running anything in it. Raises MMDiffError with the file's name and why."""
+    _refuse_impostors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise MMDiffError(
+            f"{path} holds more than tensors, so it was not opened and nothing in it was run. "
+            "Delete it unless you know who made it, and download the weights from their publisher."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise MMDiffError(
+            f"{path} is not a whole PyTorch file ({type(error).__name__}). Its download was probably cut off; "
+            "download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise MMDiffError(f"{path} holds a {type(content).__name__}; wanted is a dictionary of tensors.")
+    return content
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside `path` and move into place, so that a failed or interrupted write leaves an old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name, metadata)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def path_within(folder: Path, name: str, what: str) -> Path:
+    """`folder/name.safetensors`, refused where the name would leave the folder. `what` names the input in the error."""
+    path = folder / f"{name}.safetensors"
+    bad = not name.strip() or any(mark in name for mark in '\\:*?"<>|') or any(ord(mark) < 32 for mark in name)
+    if bad or not path.resolve().is_relative_to(folder.resolve()):
+        raise MMDiffError(
+            f"{what} {name!r} can't be a file name below {folder}. Use letters, digits, spaces, '-' and '_' "
+            "('/' for a subfolder)."
+        )
+    return path
+
+
+def _refuse_impostors(path: Path) -> None:
+    """A missing file, and the two texts that downloads leave under the name of weights."""
+    if not path.is_file():
+        raise MMDiffError(f"There is no file {path}. Put it there, or choose another one.")
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip().lower()
+    if not start:
+        raise MMDiffError(f"{path} is empty. Its download failed; download it again.")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise MMDiffError(f"{path} is a web page, not weights. Download the file itself, not the page that shows it.")
+    if start.startswith(b"version https://git-lfs"):
+        raise MMDiffError(f"{path} is a Git LFS pointer, not weights. Run `git lfs pull`, or download the file itself.")

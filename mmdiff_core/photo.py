@@ -1,0 +1,64 @@
+"""A reference photo made ready for the vision tower, to the bit as the reference does it (reference: datasets.py)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .errors import MMDiffError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Tensor:
+    """Pad to a square with black, resize bilinear with antialiasing, round to 8 bits.
+
+    photos: (R, H, W, 3 or 4) in [0, 1]; a fourth channel is opacity, and what is transparent becomes black.
+    masks: (R or 1, H, W) in [0, 1], 1 on the subject; the rest becomes black. size: side of the result, pixels.
+    Returns (R, 3, size, size) in [0, 1], on multiples of 1/255. Raises MMDiffError for anything that is not a photo.
+    """
+    _check(photos)
+    opacity = photos[..., 3:4] if photos.shape[-1] == 4 else torch.ones_like(photos[..., :1])
+    if masks is not None:
+        opacity = opacity * _checked_masks(masks, photos)
+    pixels = (photos[..., :3].float() * opacity).clamp(0, 1).movedim(-1, 1)
+    pixels = (pixels * 255).round()
+    height, width = pixels.shape[-2:]
+    across, down = max(height - width, 0) // 2, max(width - height, 0) // 2
+    pixels = nn.functional.pad(pixels, (across, across, down, down))
+    if pixels.shape[-2:] != (size, size):
+        pixels = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    return pixels.round() / 255
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] to CLIP's zero mean and unit deviation."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (pixels - mean) / std
+
+
+def _check(photos: Tensor) -> None:
+    if photos.ndim != 4 or photos.shape[-1] not in (3, 4):
+        raise MMDiffError(
+            f"The photos have shape {tuple(photos.shape)}; wanted is a batch of images, "
+            "photos x height x width x 3 (or 4 with opacity)."
+        )
+    if 0 in photos.shape:
+        raise MMDiffError(f"The photos are empty, their shape is {tuple(photos.shape)}; connect at least one photo.")
+    for number, photo in enumerate(photos, 1):
+        if not photo.isfinite().all():
+            raise MMDiffError(
+                f"Photo {number} of {len(photos)} has pixels that are not numbers (NaN or infinite); "
+                "the node that made it failed, look at its output."
+            )
+
+
+def _checked_masks(masks: Tensor, photos: Tensor) -> Tensor:
+    masks = masks[None] if masks.ndim == 2 else masks
+    if masks.ndim != 3 or masks.shape[1:] != photos.shape[1:3] or len(masks) not in (1, len(photos)):
+        raise MMDiffError(
+            f"The mask has shape {tuple(masks.shape)} and the photos {tuple(photos.shape)}; wanted is one mask of the "
+            "photos' height and width, or one for each photo. Resize it, or take the mask the photo was loaded with."
+        )
+    return masks.to(photos).unsqueeze(-1)

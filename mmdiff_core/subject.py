@@ -1,0 +1,110 @@
+"""A subject: what the user wants drawn, encoded once and used anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from .errors import MMDiffError
+from .face import Face
+from .files import read_safetensors, write_safetensors
+from .model.heads import Heads
+from .photo import prepare_photos
+from .spec import Spec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject, encoded by one checkpoint.
+
+    name: what the prompt may call it. weight: factor on its attention term.
+    tokens: (references x tokens per reference, context width). entity: encoder -> (token width,).
+    source: content hash of the checkpoint that encoded it.
+    region: (H, W) in [0, 1], where in the picture it may act, or None for everywhere.
+    start_percent, end_percent: its share of sampling, 0 the first step, 1 the last.
+    """
+
+    name: str
+    weight: float
+    tokens: Tensor
+    entity: dict[str, Tensor]
+    source: str
+    region: Tensor | None = None
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+
+def encode_subject(
+    heads: Heads,
+    spec: Spec,
+    source: str,
+    photos: Tensor,
+    face: Face | None,
+    cls: Callable[[Tensor], Tensor],
+    patches: Callable[[Tensor], Tensor],
+    name: str,
+    weight: float,
+) -> Subject:
+    """Encode the references of one subject.
+
+    photos: (R, 3, S, S) prepared photos; face: the references' faces where the spec's identity is "face";
+    cls: prepared photos -> (R, cls width) by the tuned tower; patches: prepared crops -> (R, P, patch width) by the
+    original tower (both normalise themselves). Raises MMDiffError if a face is missing or has the wrong width.
+    """
+    embeddings = cls(photos[:1] if spec.entity_references == "first" and spec.identity == "face" else photos)
+    if spec.identity == "face":
+        if face is None:
+            raise MMDiffError(
+                f"Subject '{name}': this checkpoint draws people from a face vector, and none is connected. "
+                "Connect Analyze Face to the `face` socket of Encode Subject."
+            )
+        if face.embeds.shape[-1] != heads.identity_width:
+            raise MMDiffError(
+                f"Subject '{name}': the face vectors are {face.embeds.shape[-1]} wide, the checkpoint wants "
+                f"{heads.identity_width}. Analyze the face with the recogniser it was trained with (ArcFace buffalo_l)."
+            )
+        identity, seen = face.embeds.to(photos), prepare_photos(face.crops, spec.photo_size).to(photos)
+    else:
+        identity, seen = embeddings, photos
+    tokens = heads.subject(identity, patches(seen))
+    entity = embeddings[0] if spec.entity_references == "first" else embeddings.mean(dim=0)
+    return Subject(name=name, weight=weight, tokens=tokens.flatten(0, 1), entity=heads.entities(entity), source=source)
+
+
+def save_subject(subject: Subject, path: Path) -> None:
+    """Write a subject as safetensors; a failed write leaves an older file whole."""
+    tensors = {"tokens": subject.tokens, **{f"entity.{key}": value for key, value in subject.entity.items()}}
+    if subject.region is not None:
+        tensors["region"] = subject.region
+    fields = {
+        field.name: getattr(subject, field.name)
+        for field in dataclasses.fields(Subject)
+        if field.name not in ("tokens", "entity", "region")
+    }
+    write_safetensors(path, tensors, {"mmdiff_subject": json.dumps({"format": FORMAT, **fields})})
+
+
+def load_subject(path: Path) -> Subject:
+    """Read a subject. Raises MMDiffError where the file is no subject or of a newer format."""
+    tensors, metadata = read_safetensors(path)
+    if "mmdiff_subject" not in metadata:
+        raise MMDiffError(f"{path} is a safetensors file but not a saved subject; choose one that Save Subject wrote.")
+    fields = json.loads(metadata["mmdiff_subject"])
+    found = fields.pop("format")
+    if found != FORMAT:
+        raise MMDiffError(
+            f"{path} is a subject of format {found}, this version reads format {FORMAT}; update the pack."
+        )
+    return Subject(
+        tokens=tensors["tokens"],
+        entity={key[len("entity.") :]: value for key, value in tensors.items() if key.startswith("entity.")},
+        region=tensors.get("region"),
+        **fields,
+    )
