@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .errors import MMDiffError
@@ -39,6 +40,11 @@ class Subject:
     region: Tensor | None = None
     start_percent: float = 0.0
     end_percent: float = 1.0
+
+    def to(self, device: torch.device) -> Subject:
+        """A copy with what was encoded on another device."""
+        entity = {encoder: value.to(device) for encoder, value in self.entity.items()}
+        return dataclasses.replace(self, tokens=self.tokens.to(device), entity=entity)
 
 
 def encode_subject(

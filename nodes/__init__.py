@@ -1,0 +1,21 @@
+"""The nodes, one file each; what touches the host's machinery is in `host/`."""
+
+from comfy_api.latest import ComfyExtension, io
+
+
+from .apply_attention import ApplyAttention
+from .bind_subjects import BindSubjects
+from .encode_subject import EncodeSubject
+from .load import Load
+from .load_subject import LoadSubject
+from .place_subject import PlaceSubject
+from .save_subject import SaveSubject
+
+
+class MMDiffExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [Load, EncodeSubject, PlaceSubject, SaveSubject, LoadSubject, BindSubjects, ApplyAttention]
+
+
+async def comfy_entrypoint() -> MMDiffExtension:
+    return MMDiffExtension()

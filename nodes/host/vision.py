@@ -1,0 +1,108 @@
+"""The two vision towers: the user's CLIP_VISION for patches, and the checkpoint's tuned copy of it for the CLS."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import comfy.model_management
+import comfy.ops
+from comfy.clip_model import CLIPVisionModelProjection
+from comfy.clip_vision import ClipVisionModel
+from comfy.model_patcher import CoreModelPatcher
+from torch import Tensor
+
+from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject, prepare_photos
+from ...mmdiff_core.photo import normalise
+from .model import HostedMMDiff
+
+_NAMES = {
+    (1664, 1280): "CLIP ViT-bigG/14",
+    (1280, 1024): "CLIP ViT-H/14",
+    (1024, 768): "CLIP ViT-L/14",
+    (768, 512): "CLIP ViT-B",
+}
+"""Hidden and projection width of the encoders people have."""
+
+
+class Tower(NamedTuple):
+    """A vision transformer with its projection, and the patcher that loads it."""
+
+    model: CLIPVisionModelProjection
+    patcher: CoreModelPatcher
+
+
+def encode(
+    mmdiff: HostedMMDiff,
+    clip_vision: ClipVisionModel,
+    image: Tensor,
+    face: Face | None,
+    mask: Tensor | None,
+    name: str,
+    weight: float,
+) -> tuple[Subject, Tensor]:
+    """Encode the references of one subject with the host's encoder.
+
+    image: (R, H, W, C) in [0, 1]. Returns the subject, on the host's intermediate device, and the prepared photos
+    (R, 3, S, S). Raises MMDiffError for a wrong encoder or bad photos.
+    """
+    _check(mmdiff, clip_vision)
+    photos = prepare_photos(image, mmdiff.core.spec.photo_size, mask)
+    tuned = _tuned(mmdiff, clip_vision)
+    comfy.model_management.load_models_gpu([tuned.patcher, clip_vision.patcher, mmdiff.patcher])
+    device = mmdiff.patcher.load_device
+
+    def cls(pixels: Tensor) -> Tensor:
+        return tuned.model(pixel_values=normalise(pixels).to(clip_vision.load_device))[2].to(device).float()
+
+    def patches(pixels: Tensor) -> Tensor:
+        pixels = normalise(pixels).to(clip_vision.load_device)
+        return clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1].to(device).float()
+
+    subject = encode_subject(
+        mmdiff.core.heads, mmdiff.core.spec, mmdiff.core.source, photos.to(device), face, cls, patches, name, weight
+    )
+    return subject.to(comfy.model_management.intermediate_device()), photos
+
+
+def _tuned(mmdiff: HostedMMDiff, original: ClipVisionModel) -> Tower:
+    """The user's tower with the checkpoint's weights in place of its own, made once for each pair of the two."""
+    if not mmdiff.core.vision:
+        return Tower(original.model, original.patcher)
+    if original not in mmdiff.tuned_towers:
+        offload_device = comfy.model_management.text_encoder_offload_device()
+        model = CLIPVisionModelProjection(original.config, original.dtype, offload_device, comfy.ops.manual_cast).eval()
+        patcher = CoreModelPatcher(model, load_device=original.load_device, offload_device=offload_device)
+        try:
+            model.load_state_dict({**original.get_sd(), **mmdiff.core.vision}, assign=patcher.is_dynamic())
+        except RuntimeError as error:
+            raise MMDiffError(
+                f"Encode Subject: the checkpoint's tuned vision weights do not fit {_name(original)} ({error}). "
+                "Connect the vision encoder it was trained with."
+            ) from error
+        mmdiff.tuned_towers[original] = Tower(model, patcher)
+    return mmdiff.tuned_towers[original]
+
+
+def _check(mmdiff: HostedMMDiff, clip_vision: ClipVisionModel) -> None:
+    """Refuse, by name, an encoder of another kind, width or photo size than the checkpoint was trained with."""
+    heads, size = mmdiff.core.heads, mmdiff.core.spec.photo_size
+    found = (_hidden(clip_vision), clip_vision.config.get("projection_dim"), clip_vision.image_size)
+    wanted = (heads.patch_width, heads.cls_width, size)
+    if clip_vision.model_type != "clip_vision_model" or found != wanted:
+        name = _NAMES.get(wanted[:2], "its own vision encoder")
+        raise MMDiffError(
+            f"Encode Subject: the `clip_vision` socket holds {_name(clip_vision)}, the checkpoint was trained with "
+            f"{name} (hidden {wanted[0]}, projection {wanted[1]}, {size} px). Load that one with Load CLIP Vision."
+        )
+
+
+def _hidden(clip_vision: ClipVisionModel) -> int:
+    return clip_vision.config["hidden_size"]
+
+
+def _name(clip_vision: ClipVisionModel) -> str:
+    size, projection = clip_vision.image_size, clip_vision.config.get("projection_dim")
+    if clip_vision.model_type != "clip_vision_model":
+        return f"a {clip_vision.model_type.removesuffix('_vision_model')} encoder ({size} px)"
+    name = _NAMES.get((_hidden(clip_vision), projection), "a CLIP encoder")
+    return f"{name} (hidden {_hidden(clip_vision)}, projection {projection}, {size} px)"

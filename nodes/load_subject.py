@@ -1,0 +1,30 @@
+from comfy_api.latest import io
+
+from ..mmdiff_core import load_subject
+from .host import folders, types
+
+
+class LoadSubject(io.ComfyNode):
+    """A subject that Save Subject wrote."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MMDiffLoadSubject",
+            display_name="Load Subject",
+            category=types.CATEGORY,
+            description="Loads a subject from models/mmdiff/subjects. It works with the checkpoint that encoded it.",
+            search_aliases=["load embeds", "identity"],
+            inputs=[
+                io.Combo.Input("subject", options=folders.subject_names(), tooltip="A file in models/mmdiff/subjects."),
+            ],
+            outputs=[types.Subject.Output(display_name="subject")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, subject: str) -> str:
+        return folders.stamp(folders.subject_path(subject))
+
+    @classmethod
+    def execute(cls, subject: str) -> io.NodeOutput:
+        return io.NodeOutput(load_subject(folders.subject_path(subject)))

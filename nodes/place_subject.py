@@ -1,0 +1,62 @@
+import dataclasses
+
+from comfy_api.latest import io
+
+from ..mmdiff_core import MMDiffError
+from .host import types
+
+
+class PlaceSubject(io.ComfyNode):
+    """Where in the picture, and when in sampling, one subject acts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MMDiffPlaceSubject",
+            display_name="Place Subject",
+            category=types.CATEGORY,
+            description="Limits one subject to a region of the picture and to a part of sampling. Neither is needed: "
+            "without a region the model finds the place by the word.",
+            search_aliases=["region", "area", "attention mask", "subject options"],
+            inputs=[
+                types.Subject.Input("subject", tooltip="From Encode Subject or Load Subject."),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="White where the subject may appear, for the whole picture; any size, it is scaled.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Part of sampling after which the subject begins to act; 0 is from the start.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Part of sampling after which the subject no longer acts; 1 is to the end.",
+                ),
+            ],
+            outputs=[types.Subject.Output(display_name="subject")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, start_percent: float, end_percent: float) -> bool | str:
+        return start_percent < end_percent or "Place Subject: start_percent must be smaller than end_percent."
+
+    @classmethod
+    def execute(cls, subject, start_percent, end_percent, region=None) -> io.NodeOutput:
+        if region is not None:
+            if region.ndim == 3 and len(region) == 1:
+                region = region[0]
+            if region.ndim != 2:
+                raise MMDiffError(
+                    f"Place Subject: the region of '{subject.name}' is a batch of {len(region)} masks; connect one."
+                )
+        placed = dataclasses.replace(subject, region=region, start_percent=start_percent, end_percent=end_percent)
+        return io.NodeOutput(placed)

@@ -1,0 +1,37 @@
+from comfy_api.latest import io
+
+from ..mmdiff_core import save_subject
+from ..mmdiff_core.files import path_within
+from .host import folders, types
+
+
+class SaveSubject(io.ComfyNode):
+    """Keep an encoded subject for other workflows."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MMDiffSaveSubject",
+            display_name="Save Subject",
+            category=types.CATEGORY,
+            description="Saves an encoded subject as safetensors in models/mmdiff/subjects. Only what was encoded is "
+            "saved, not the photos.",
+            search_aliases=["save embeds", "store identity"],
+            is_output_node=True,
+            inputs=[
+                types.Subject.Input("subject", tooltip="From Encode Subject or Place Subject."),
+                io.String.Input(
+                    "filename",
+                    default="",
+                    tooltip="File name below models/mmdiff/subjects, without ending; empty for the subject's name. An "
+                    "older file of that name is replaced.",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, subject, filename) -> io.NodeOutput:
+        path = path_within(folders.subjects_folder(), filename or subject.name, "Save Subject: the name")
+        save_subject(subject, path)
+        return io.NodeOutput(ui={"text": (f"Saved '{subject.name}' as {path.name}.",)})

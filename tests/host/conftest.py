@@ -1,0 +1,45 @@
+"""The real host, if COMFYUI_DIR points at one: `pack` is this pack as ComfyUI itself loads it."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMFYUI = os.environ.get("COMFYUI_DIR")
+
+if COMFYUI:
+    sys.path[:0] = [COMFYUI, str(Path(__file__).parent)]
+    import comfy.options  # noqa: F401  (before the arguments are parsed)
+    from comfy.cli_args import args
+
+    args.cpu = True
+else:
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_report_header() -> str:
+    if not COMFYUI:
+        return "host tests: NOT RUN, COMFYUI_DIR is not set"
+    import comfyui_version
+
+    return f"host tests: ComfyUI {comfyui_version.__version__}"
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """Node classes by id, loaded the way the host loads custom nodes."""
+    import nodes
+
+    assert asyncio.run(nodes.load_custom_node(str(ROOT))), "the host refused the pack"
+    return {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("MMDiff")}
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    import torch
+
+    with torch.inference_mode():
+        yield
