@@ -1,0 +1,84 @@
+"""The command line: `python -m mmdiff_core --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .errors import MMDiffError
+from .files import path_within
+from .model.lora import lora_pairs
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None)
+    save_checkpoint(mmdiff, arguments.out)
+    print(f"Wrote {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB).")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None)
+    heads = mmdiff.heads
+    pairs = list(lora_pairs(mmdiff.unet))
+    ranks = Counter(pair.down.out_features for _, pair in pairs)
+    image_pairs = sum("_image" in path for path, _ in pairs)
+    text = {encoder: sum(1 for _ in lora_pairs(tree)) for encoder, tree in mmdiff.text.items()}
+    facts = {
+        "base": mmdiff.base,
+        "source": mmdiff.source,
+        "tokens per reference": heads.tokens_per_reference,
+        "context width": heads.context_width,
+        "identity width": heads.identity_width,
+        "vision encoder": f"hidden {heads.patch_width}, projection {heads.cls_width}",
+        "tuned vision tensors": len(mmdiff.vision),
+        "text encoders": ", ".join(f"CLIP-{e.upper()} (width {heads.token_width(e)})" for e in heads.fuse),
+        "UNet LoRA": f"{len(mmdiff.unet)} attention layers, {len(pairs) - image_pairs} linears, {image_pairs} of the "
+        f"image branch, rank {', '.join(map(str, sorted(ranks)))}",
+        "text LoRA": ", ".join(f"{number} linears of CLIP-{e.upper()}" for e, number in text.items()) or "none",
+        **{f"spec.{field}": value for field, value in vars(mmdiff.spec).items()},
+    }
+    for name, value in facts.items():
+        print(f"{name:22} {value}")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from . import demo  # transformers takes seconds to import, and only this command needs it
+
+    path_within(arguments.out, arguments.name, "demo: the name")
+    print(demo.run(arguments.image or demo.PHOTO, arguments.out, arguments.name))
+
+
+def main() -> int:
+    """Run one command; bad input ends with its sentence and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m mmdiff_core", description=sys.modules["mmdiff_core"].__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    convert = commands.add_parser("convert", help="make one safetensors file of a released folder")
+    convert.add_argument("checkpoint", type=Path, help="the folder with the three released files")
+    convert.add_argument("out", type=Path, help="the .safetensors file to write")
+    convert.set_defaults(command=_convert)
+
+    inspect = commands.add_parser("inspect", help="say what is in a checkpoint")
+    inspect.add_argument("checkpoint", type=Path, help="a .safetensors file or a released folder")
+    inspect.set_defaults(command=_inspect)
+
+    demo = commands.add_parser("demo", help="encode a photo with a small checkpoint made on the spot")
+    demo.add_argument("--image", type=Path, help="your own photo; without it the bundled cat")
+    demo.add_argument("--out", type=Path, default=Path("out"), help="folder to write into (default: out)")
+    demo.add_argument("--name", default="cat", help="name of the subject (default: cat)")
+    demo.set_defaults(command=_demo)
+
+    arguments = parser.parse_args()
+    try:
+        arguments.command(arguments)
+    except MMDiffError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
