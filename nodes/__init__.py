@@ -2,7 +2,6 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-
 from .apply_attention import ApplyAttention
 from .bind_subjects import BindSubjects
 from .encode_subject import EncodeSubject

@@ -74,10 +74,6 @@ class BindSubjects(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, start_percent: float, end_percent: float) -> bool | str:
-        return start_percent < end_percent or "Multi-Subject Binding: start_percent must be smaller than end_percent."
-
-    @classmethod
     def execute(
         cls, mmdiff, clip, prompt, negative_prompt, subjects, width, height, start_percent, end_percent
     ) -> io.NodeOutput:

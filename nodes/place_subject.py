@@ -46,11 +46,12 @@ class PlaceSubject(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, start_percent: float, end_percent: float) -> bool | str:
-        return start_percent < end_percent or "Place Subject: start_percent must be smaller than end_percent."
-
-    @classmethod
     def execute(cls, subject, start_percent, end_percent, region=None) -> io.NodeOutput:
+        if start_percent >= end_percent:
+            raise MMDiffError(
+                f"Place Subject: '{subject.name}' would begin at {start_percent:.0%} of sampling and end at "
+                f"{end_percent:.0%}; start_percent must be the smaller one."
+            )
         if region is not None:
             if region.ndim == 3 and len(region) == 1:
                 region = region[0]

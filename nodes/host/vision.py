@@ -9,6 +9,7 @@ import comfy.ops
 from comfy.clip_model import CLIPVisionModelProjection
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import CoreModelPatcher
+from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject, prepare_photos
@@ -51,12 +52,18 @@ def encode(
     comfy.model_management.load_models_gpu([tuned.patcher, clip_vision.patcher, mmdiff.patcher])
     device = mmdiff.patcher.load_device
 
+    progress = ProgressBar(2)
+
     def cls(pixels: Tensor) -> Tensor:
-        return tuned.model(pixel_values=normalise(pixels).to(clip_vision.load_device))[2].to(device).float()
+        embeddings = tuned.model(pixel_values=normalise(pixels).to(clip_vision.load_device))[2]
+        progress.update(1)
+        return embeddings.to(device).float()
 
     def patches(pixels: Tensor) -> Tensor:
         pixels = normalise(pixels).to(clip_vision.load_device)
-        return clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1].to(device).float()
+        hidden = clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1]
+        progress.update(1)
+        return hidden.to(device).float()
 
     subject = encode_subject(
         mmdiff.core.heads, mmdiff.core.spec, mmdiff.core.source, photos.to(device), face, cls, patches, name, weight
