@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .apply_attention import ApplyAttention
+from .attention_maps import AttentionMaps
 from .bind_subjects import BindSubjects
 from .encode_subject import EncodeSubject
 from .load import Load
@@ -13,7 +14,16 @@ from .save_subject import SaveSubject
 
 class MMDiffExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Load, EncodeSubject, PlaceSubject, SaveSubject, LoadSubject, BindSubjects, ApplyAttention]
+        return [
+            Load,
+            EncodeSubject,
+            PlaceSubject,
+            SaveSubject,
+            LoadSubject,
+            BindSubjects,
+            ApplyAttention,
+            AttentionMaps,
+        ]
 
 
 async def comfy_entrypoint() -> MMDiffExtension:

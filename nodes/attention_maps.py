@@ -1,0 +1,64 @@
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image, ImageDraw
+
+from .host import types
+from .host.maps import attention_maps
+
+PIXELS = 256
+LABEL = 20
+
+
+class AttentionMaps(io.ComfyNode):
+    """Where each subject's word and photo acted."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MMDiffAttentionMaps",
+            display_name="Preview Attention Maps",
+            category=types.CATEGORY,
+            description="Shows, after sampling, what each subject's word and photo attended to. Use it to see why two "
+            "subjects mix: their maps should not lie on top of each other.",
+            search_aliases=["debug", "attention", "heatmap", "why is my subject missing"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="From Apply MM-Diff Attention."),
+                types.Binding.Input("binding", tooltip="The binding whose subjects are shown."),
+                io.Conditioning.Input("positive", tooltip="The positive conditioning of the same binding."),
+                io.Latent.Input("latent", tooltip="The finished latent, from the sampler."),
+                io.Float.Input(
+                    "percent",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="The part of sampling looked at: the latent is noised back to it and denoised once.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="maps")],
+        )
+
+    @classmethod
+    def execute(cls, model, binding, positive, latent, percent) -> io.NodeOutput:
+        maps = attention_maps(model, positive, binding, latent, percent)
+        panels = [
+            _panel(one, f"{subject.name}: {what}")
+            for subject, pair in zip(binding.subjects, maps, strict=True)
+            for one, what in zip(pair, ("its word", "its photo"), strict=True)
+        ]
+        batch = torch.stack(panels)
+        return io.NodeOutput(batch, ui=ui.PreviewImage(batch, cls=cls))
+
+
+def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
+    """(H, W) map to a labelled picture (PIXELS + LABEL, width, 3) in [0, 1]: black is 0, white three times the mean."""
+    height, width = values.shape
+    brightness = (values.clamp(0, 3) / 3 * 255).byte().numpy()
+    heat = Image.fromarray(brightness).resize((round(PIXELS * width / height), PIXELS), Image.Resampling.BICUBIC)
+    panel = Image.new("RGB", (heat.width, PIXELS + LABEL))
+    panel.paste(heat, (0, LABEL))
+    ImageDraw.Draw(panel).text((4, 4), label, fill="white")
+    return torch.from_numpy(np.array(panel)).float() / 255

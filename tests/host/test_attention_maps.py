@@ -1,0 +1,52 @@
+"""Preview Attention Maps after a real sampling."""
+
+import pytest
+import torch
+from graph import applied, bound, error, sample, subject
+from stack import golden
+
+
+@pytest.fixture
+def pair(pack):
+    left = torch.zeros(64, 64)
+    left[:, :32] = 1
+    ada = pack["MMDiffPlaceSubject"].execute(
+        subject=subject(pack, "Ada"), region=left, start_percent=0.0, end_percent=1.0
+    )
+    late = pack["MMDiffPlaceSubject"].execute(subject=subject(pack, "Ben", photo=1), start_percent=0.8, end_percent=1.0)
+    positive, negative, binding = bound(pack, "a woman<|subj|> and a man<|subj|>", [ada.args[0], late.args[0]])
+    return applied(pack, binding), binding, positive, negative
+
+
+def maps(pack, pair, percent: float):
+    model, binding, positive, negative = pair
+    latent = {"samples": sample(model, positive, negative)}
+    return pack["MMDiffAttentionMaps"].execute(
+        model=model, binding=binding, positive=positive, latent=latent, percent=percent
+    )
+
+
+def test_one_panel_for_every_word_and_every_photo(pack, pair):
+    shown = maps(pack, pair, 0.5)
+    assert shown.args[0].shape == (4, 276, 256, 3)
+    assert shown.args[0].isfinite().all() and shown.args[0].std() > 0
+
+
+def test_a_photo_shows_only_where_and_when_it_acts(pack, pair):
+    ada_word, ada_photo, _, ben_photo = maps(pack, pair, 0.5).args[0][:, 20:]
+    assert ada_photo[:, :100].mean() > 0.1 and ada_photo[:, 170:].max() < 0.02, "only in the left half"
+    assert ada_word[:, 170:].mean() > 0.1
+    assert ben_photo.max() == 0, "not before 80 %"
+    assert maps(pack, pair, 0.9).args[0][3, 20:].mean() > 0.1
+
+
+def test_looking_changes_nothing(pack, pair):
+    model, _, positive, negative = pair
+    before = sample(model, positive, negative)
+    maps(pack, pair, 0.5)
+    assert error(sample(model, positive, negative), before) == 0
+
+
+def test_a_model_without_the_binding_is_refused(pack, pair):
+    with pytest.raises(ValueError, match="Apply MM-Diff Attention with the same binding"):
+        maps(pack, (golden().model, *pair[1:]), 0.5)
