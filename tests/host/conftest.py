@@ -38,8 +38,13 @@ def pack():
 
 
 @pytest.fixture(autouse=True)
-def _no_gradients():
+def _as_the_host_runs_nodes(request):
+    """Without gradients; and the tiny stack on one thread, because more of them only wait for each other."""
     import torch
 
+    threads = torch.get_num_threads()
+    if request.node.get_closest_marker("full_size") is None:
+        torch.set_num_threads(1)
     with torch.inference_mode():
         yield
+    torch.set_num_threads(threads)
