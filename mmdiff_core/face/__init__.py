@@ -1,5 +1,8 @@
 """Faces: found, aligned and recognised, with insightface or with onnxruntime alone."""
 
-from .types import Face
+from .align import norm_crop
+from .analysis import CHOICES, analyze, find_faces
+from .models import FaceModels, find_files
+from .types import Detections, Face, Found
 
-__all__ = ["Face"]
+__all__ = ["CHOICES", "Detections", "Face", "FaceModels", "Found", "analyze", "find_faces", "find_files", "norm_crop"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 
@@ -16,3 +18,22 @@ class Face:
 
     embeds: Tensor
     crops: Tensor
+
+
+class Detections(NamedTuple):
+    """The faces a detector found in one photo, the surest first.
+
+    boxes: (N, 4) left, top, right, bottom. scores: (N,) in [0, 1]. keypoints: (N, 5, 2) x, y of the eyes, the nose and
+    the corners of the mouth, those at the left of the photo first. All float32, in the photo's pixels.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    keypoints: np.ndarray
+
+
+class Found(NamedTuple):
+    """The faces of one photo for a preview: boxes (N, 4) in pixels, left to right, and which of them was chosen."""
+
+    boxes: np.ndarray
+    chosen: int
