@@ -33,9 +33,12 @@ def subject_term(q: Tensor, k: Tensor, v: Tensor, heads: int, reach: Tensor | No
     """
     if reach is None:
         return attend(q, k, v, heads)
-    floor = torch.finfo(torch.float32).tiny
-    bias = reach.float().clamp_min(floor).log().to(q.dtype).unsqueeze(1)
-    return attend(q, k, v, heads, bias) * reach.amax(dim=-1, keepdim=True).to(q.dtype)
+    return attend(q, k, v, heads, _bias(reach).to(q.dtype)) * reach.amax(dim=-1, keepdim=True).to(q.dtype)
+
+
+def _bias(reach: Tensor) -> Tensor:
+    """(B, N, T) in [0, 1] to the (B, 1, N, T) logits it adds."""
+    return reach.float().clamp_min(torch.finfo(torch.float32).tiny).log().unsqueeze(1)
 
 
 def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) -> Tensor:
@@ -46,7 +49,7 @@ def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) 
     """
     q, k = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k))
     attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
-    return torch.stack([attention[:, :, list(positions)].sum(dim=-1) for positions in words], dim=-1)
+    return torch.stack([sum(attention[:, :, position] for position in positions) for positions in words], dim=-1)
 
 
 def word_gates(maps: Tensor) -> Tensor:
@@ -60,17 +63,19 @@ def gated_subject_term(
 ) -> Tensor:
     """Each subject in a softmax of its own, its term gated per pixel; for one subject the same as `subject_term`.
 
-    sizes: tokens of each of S subjects, in the order of k and v; gates: (B, N, S); reach as in `subject_term`.
+    sizes: tokens of each of S subjects, in the order of k and v; gates: (B, N, S); reach as in `subject_term`. The
+    gates scale the few attention probabilities, so that every further subject costs next to nothing.
     """
-    out = torch.zeros_like(q)
-    start = 0
-    for index, size in enumerate(sizes):
-        tokens = slice(start, start + size)
-        own_reach = None if reach is None else reach[:, :, tokens]
-        term = subject_term(q, k[:, tokens], v[:, tokens], heads, own_reach)
-        out = out + gates[:, :, index : index + 1].to(q.dtype) * term
-        start += size
-    return out
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    logits = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float()
+    if reach is not None:
+        logits = logits + _bias(reach)
+        gates = gates * torch.stack([own.amax(dim=-1) for own in reach.split(list(sizes), dim=-1)], dim=-1)
+    shares = [
+        own.softmax(dim=-1) * gate.unsqueeze(1)
+        for own, gate in zip(logits.split(list(sizes), dim=-1), gates.split(1, dim=-1), strict=True)
+    ]
+    return rearrange(torch.cat(shares, dim=-1).to(v.dtype) @ v, "b h n d -> b n (h d)")
 
 
 def multimodal_cross_attention(

@@ -96,17 +96,24 @@ class Run:
             self.warned = True
 
     def keys_values(
-        self, layer: Layer, number: int, active: tuple[int, ...], like: Tensor, patcher: ModelPatcher
+        self, layer: Layer, active: tuple[tuple[int, tuple[int, ...]], ...], like: Tensor, patcher: ModelPatcher
     ) -> tuple[Tensor, Tensor]:
-        """(1, T, C) keys and weighted values of the active subjects of an applied binding, computed once in a run."""
-        key = (layer.path, number, active, like.device, like.dtype, patcher.current_hooks)
+        """(1, T, C) keys and weighted values of applied bindings' active subjects, computed once in a run.
+
+        active: pairs of an applied binding's number and its active subjects.
+        """
+        key = (layer.path, active, like.device, like.dtype, patcher.current_hooks)
         if key not in self.cache:
-            one = self.applied[number]
-            subjects = [one.binding.subjects[index] for index in active]
-            tokens = torch.cat([subject.tokens for subject in subjects]).to(like)
-            k, v = keys_values(layer, tokens, one.binding.mmdiff.core, one.patched, patcher)
-            weights = torch.cat([like.new_full((len(s.tokens),), one.weight * s.weight) for s in subjects])
-            self.cache[key] = (k, v * weights[:, None])
+            parts = []
+            for number, indices in active:
+                one = self.applied[number]
+                subjects = [one.binding.subjects[index] for index in indices]
+                tokens = torch.cat([subject.tokens for subject in subjects]).to(like)
+                k, v = keys_values(layer, tokens, one.binding.mmdiff.core, one.patched, patcher)
+                weights = torch.cat([like.new_full((len(s.tokens),), one.weight * s.weight) for s in subjects])
+                parts.append((k, v * weights[:, None]))
+            k, v = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+            self.cache[key] = (k, v)
         return self.cache[key]
 
 
@@ -196,7 +203,8 @@ class BoundSlot:
             numbers = [number for number in chunk.bindings if number in call.active]
             if numbers:
                 own = chunk._replace(words=chunk.words and len(chunks) == len(call.chunks))
-                out[rows] += self._term(q[rows], k[rows], heads, numbers, own, extra_options["activations_shape"][-2:])
+                block = extra_options["activations_shape"][-2:]
+                out[rows].add_(self._term(q[rows], k[rows], heads, numbers, own, block))
         return out
 
     def _term(
@@ -204,8 +212,8 @@ class BoundSlot:
     ) -> Tensor:
         """The subjects' term of one chunk's rows, (batch, N, C), in a block of size (h, w)."""
         run = self.call.run
-        kv = [run.keys_values(self.layer, n, self.call.active[n], q, self.call.patcher) for n in numbers]
-        k, v = (torch.cat(parts, dim=1).expand(len(q), -1, -1) for parts in zip(*kv, strict=True))
+        active = tuple((n, self.call.active[n]) for n in numbers)
+        k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, active, q, self.call.patcher))
         subjects = [run.applied[n].binding.subjects[i] for n in numbers for i in self.call.active[n]]
         words = [run.applied[n].binding.words[i] for n in numbers for i in self.call.active[n]]
         sizes = [len(subject.tokens) for subject in subjects]
