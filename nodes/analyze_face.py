@@ -1,0 +1,93 @@
+import functools
+import os
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
+from comfy_api.latest import io, ui
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..mmdiff_core.face import CHOICES, FaceModels, Found, analyze, find_files
+from .host import types
+
+FOLDER = "insightface"
+CHOSEN, OTHER = (60, 220, 90), (255, 170, 0)
+
+folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+
+
+class AnalyzeFace(io.ComfyNode):
+    """One face of every photo, for checkpoints that were trained with faces."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MMDiffAnalyzeFace",
+            display_name="Analyze Face",
+            category=types.CATEGORY,
+            description="Finds the faces in photos, and cuts out and recognises one in each, for the face input of "
+            "Encode Subject. Needs insightface's buffalo_l models in models/insightface/models/buffalo_l.",
+            search_aliases=["face id", "insightface", "detect face", "face embedding", "arcface", "face crop"],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="Photos with a face each; give Encode Subject the same photos in the same order."
+                ),
+                io.Combo.Input(
+                    "choice",
+                    options=list(CHOICES),
+                    default="largest",
+                    tooltip="Which face to take where a photo has several: the largest, the leftmost, or the one whose "
+                    "number, seen in the preview, is given as index.",
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=999,
+                    advanced=True,
+                    tooltip="The number of the face, counted from the left, from 0. Only for the choice index.",
+                ),
+            ],
+            outputs=[types.Face.Output(display_name="face")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, choice: str, index: int) -> io.NodeOutput:
+        bar = ProgressBar(len(image))
+
+        def progress(done: int) -> None:
+            throw_exception_if_processing_interrupted()
+            bar.update_absolute(done)
+
+        roots = map(Path, folder_paths.get_folder_paths(FOLDER))
+        files = find_files([root / "models" / "buffalo_l" for root in roots])
+        models = _models(*((file, file.stat().st_mtime_ns) for file in files))
+        face, found = analyze(image, models, choice, index, progress)
+        bar.update_absolute(len(image))
+        seen = torch.stack([_numbered(photo, faces) for photo, faces in zip(image, found, strict=True)])
+        return io.NodeOutput(face, ui=ui.PreviewImage(seen, cls=cls))
+
+
+@functools.lru_cache(maxsize=1)
+def _models(detector: tuple[Path, int], recogniser: tuple[Path, int]) -> FaceModels:
+    """The opened files, kept until one has another time of change."""
+    return FaceModels.load(detector[0], recogniser[0])
+
+
+def _numbered(photo: Tensor, found: Found) -> Tensor:
+    """A photo (H, W, 3) in [0, 1] with a box and the number of every face drawn on it."""
+    picture = Image.fromarray((photo[..., :3].float().clamp(0, 1) * 255).byte().cpu().numpy())
+    draw = ImageDraw.Draw(picture)
+    line = max(2, min(picture.size) // 150)
+    font = ImageFont.load_default(8 * line)
+    for number, box in enumerate(found.boxes):
+        colour = CHOSEN if number == found.chosen else OTHER
+        draw.rectangle(tuple(box), outline=colour, width=2 * line if number == found.chosen else line)
+        draw.text(
+            (box[0] + 3 * line, box[1] + 2 * line), str(number), colour, font, stroke_width=1, stroke_fill="black"
+        )
+    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)

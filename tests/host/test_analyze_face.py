@@ -1,0 +1,48 @@
+"""Analyze Face through the host, with the recorded made-up networks in place of insightface's."""
+
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+RECORDED = np.load(Path(__file__).parents[1] / "data" / "face_reference.npz")
+PHOTOS = torch.from_numpy(np.stack([RECORDED["photo"]] * 2)).float() / 255
+
+
+@pytest.fixture
+def analyze(pack, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "buffalo_l"
+    folder.mkdir(parents=True)
+    for name in ("det_10g", "w600k_r50"):
+        (folder / f"{name}.onnx").write_bytes(RECORDED[name].tobytes())
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "insightface", ([str(tmp_path)], set()))
+    return pack["MMDiffAnalyzeFace"].execute
+
+
+def test_faces_and_a_numbered_preview(analyze):
+    output = analyze(image=PHOTOS, choice="index", index=1)
+    [face] = output.args
+    assert face.embeds.shape == (2, 16) and face.crops.shape == (2, 224, 224, 3)
+    previews = output.ui.as_dict()["images"]
+    assert len(previews) == 2
+    preview = np.asarray(Image.open(Path(folder_paths.get_temp_directory()) / previews[0]["filename"]).convert("RGB"))
+    assert preview.shape == RECORDED["photo"].shape
+    for colour in ((60, 220, 90), (255, 170, 0)):  # the chosen face, the others
+        assert (preview == colour).all(axis=-1).any()
+
+
+def test_missing_models_are_named(analyze, tmp_path):
+    (tmp_path / "models" / "buffalo_l" / "det_10g.onnx").unlink()
+    with pytest.raises(ValueError, match="det_10g.onnx") as error:
+        analyze(image=PHOTOS, choice="largest", index=0)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_cancel_stops_it(analyze):
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        analyze(image=PHOTOS, choice="largest", index=0)
