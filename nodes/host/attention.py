@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.weight_adapter.lora import LoRAAdapter
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
 from ...mmdiff_core.model.attention import gated_subject_term, subject_term, word_gates, word_maps
@@ -123,9 +125,22 @@ def _open_run(applied: tuple[Applied, ...]) -> Callable:
         mark_rows(guider.conds, [one.binding for one in applied])
         model_sampling = guider.model_patcher.get_model_object("model_sampling")
         guider.model_options["transformer_options"][KEY] = Run(applied, model_sampling, tuple(noise.shape[-2:]))
-        return executor(noise, *args, **kwargs)
+        with _uncompiled(guider.model_patcher):
+            return executor(noise, *args, **kwargs)
 
     return open_run
+
+
+def _uncompiled(model: ModelPatcher) -> AbstractContextManager:
+    """Runs a compiled model as it was before, with a warning; changes nothing for others.
+
+    The host's compiler node drops the guards on transformer_options, where the number of the running block stands. So
+    blocks of one shape share a graph, and all of them look up the attention patch of the block it was made for.
+    """
+    if not model.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY):
+        return nullcontext()
+    logging.warning("MM-Diff: a compiled model mixes up its blocks' subjects, so this run is not compiled.")
+    return torch.compiler.set_stance("force_eager")
 
 
 def _bind_call(
@@ -222,6 +237,3 @@ class BoundSlot:
             return subject_term(q, k, v, heads, limits)
         gates = word_gates(word_maps(q, k_text, words, heads))
         return gated_subject_term(q, k, v, heads, sizes, gates, limits)
-
-
-BoundSlot.__call__._torchdynamo_disable = True  # a compiled UNet would bake this call's weights into its graph
