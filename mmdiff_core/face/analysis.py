@@ -90,7 +90,7 @@ def _choose(boxes: np.ndarray, choice: str, index: int, name: str) -> int:
         return 0
     if not 0 <= index < len(boxes):
         raise MMDiffError(
-            f"{name}: face {index} was asked for and {len(boxes)} were found, counted from the left: 0 to "
-            f"{len(boxes) - 1}. Choose one of them as index, or the largest face."
+            f"{name}: face {index} was asked for. Faces found: {len(boxes)}, numbered from the left, the first is 0. "
+            "Give the number of one of them as index, or choose the largest."
         )
     return index

@@ -16,7 +16,7 @@ from .types import Detections
 
 DETECTOR, RECOGNISER = "det_10g.onnx", "w600k_r50.onnx"
 SOURCE = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
-PROVIDERS = ["CPUExecutionProvider"]  # under a second a photo, and the GPU's memory stays with the pictures
+PROVIDERS = ["CPUExecutionProvider"]  # the GPU's memory stays with the pictures
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bilinear resize of 8-bit images in OpenCV's fixed-point steps: the detector was measured on these very pixels."""
+"""Bilinear resize of 8-bit images in OpenCV's fixed-point steps, so that the detector sees what insightface's does."""
 
 from __future__ import annotations
 
