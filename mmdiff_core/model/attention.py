@@ -53,9 +53,13 @@ def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) 
 
 
 def word_gates(maps: Tensor) -> Tensor:
-    """(B, N, S) word maps to (B, N, S) gates that sum to 1 at every pixel: each map over its own mean, sharpened."""
-    relative = (maps / maps.mean(dim=1, keepdim=True).clamp_min(1e-12)) ** SHARPNESS
-    return relative / relative.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+    """(B, N, S) word maps to (B, N, S) gates that sum to 1 at every pixel: each map over its own mean, sharpened.
+
+    Computed from logarithms, as a softmax, so that the sum holds where no word is looked for at all.
+    """
+    tiny = torch.finfo(maps.dtype).tiny
+    relative = maps / maps.mean(dim=1, keepdim=True).clamp_min(tiny)
+    return (SHARPNESS * relative.clamp_min(tiny).log()).softmax(dim=-1)
 
 
 def gated_subject_term(
