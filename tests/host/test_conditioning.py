@@ -25,7 +25,7 @@ DIFFERENT = 1e-3
 
 @pytest.fixture(scope="module")
 def scene(pack):
-    """Two bindings of one subject each, on a model each and on one model; the clean spec, so that negatives are plain."""
+    """Two bindings of one subject each, on a model each and on one; the clean spec, so that negatives are plain."""
     clean = mmdiff(pack).with_spec(fuse_negative=False)
     with torch.inference_mode():
         ada, bo = subject(pack, "Ada", 0), subject(pack, "Bo", 1)
