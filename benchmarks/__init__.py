@@ -1,0 +1,1 @@
+"""What the pack costs, as ratios inside one run; see README.md."""
