@@ -18,7 +18,7 @@ from .errors import MMDiffError
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises MMDiffError with the file's name and what it really is."""
-    _refuse_impostors(path)
+    refuse_impostors(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -31,7 +31,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def read_pickle(path: Path) -> dict:
     """A pickle of tensors, read without running anything in it. Raises MMDiffError with the file's name and why."""
-    _refuse_impostors(path)
+    refuse_impostors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -74,7 +74,7 @@ def path_within(folder: Path, name: str, what: str) -> Path:
     return path
 
 
-def _refuse_impostors(path: Path) -> None:
+def refuse_impostors(path: Path) -> None:
     """A missing file, and the two texts that downloads leave under the name of weights."""
     if not path.is_file():
         raise MMDiffError(f"There is no file {path}. Put it there, or choose another one.")

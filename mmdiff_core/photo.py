@@ -18,7 +18,7 @@ def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Te
     masks: (R or 1, H, W) in [0, 1], 1 on the subject; the rest becomes black. size: side of the result, pixels.
     Returns (R, 3, size, size) in [0, 1], on multiples of 1/255. Raises MMDiffError for anything that is not a photo.
     """
-    _check(photos)
+    check_photos(photos)
     opacity = photos[..., 3:4] if photos.shape[-1] == 4 else torch.ones_like(photos[..., :1])
     if masks is not None:
         opacity = opacity * _checked_masks(masks, photos)
@@ -38,7 +38,8 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def _check(photos: Tensor) -> None:
+def check_photos(photos: Tensor) -> None:
+    """Raises MMDiffError for anything that is not a batch of photos, (N, H, W, 3 or 4) of finite numbers."""
     if photos.ndim != 4 or photos.shape[-1] not in (3, 4):
         raise MMDiffError(
             f"The photos have shape {tuple(photos.shape)}; wanted is a batch of images, "

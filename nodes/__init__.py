@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .analyze_face import AnalyzeFace
 from .apply_attention import ApplyAttention
 from .attention_maps import AttentionMaps
 from .bind_subjects import BindSubjects
@@ -16,6 +17,7 @@ class MMDiffExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             Load,
+            AnalyzeFace,
             EncodeSubject,
             PlaceSubject,
             SaveSubject,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MMDiffError
-from ..photo import _check
+from ..photo import check_photos
 from .align import norm_crop
 from .models import FaceModels
 from .recogniser import CROP as RECOGNISED
@@ -35,7 +35,7 @@ def analyze(
     Returns one row of `Face` per photo (crops of 224 pixels), and per photo what a preview shows. Raises MMDiffError
     naming the photo that has no face, or not the face asked for.
     """
-    _check(photos)
+    check_photos(photos)
     embeds, crops, seen = [], [], []
     for number, photo in enumerate(photos):
         progress(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MMDiffError
-from ..files import _refuse_impostors
+from ..files import refuse_impostors
 from . import detector, recogniser
 from .types import Detections
 
@@ -34,7 +34,7 @@ class FaceModels:
     def load(cls, detector_file: Path, recogniser_file: Path) -> FaceModels:
         """Open both files. Raises MMDiffError where one is not a network, or the packages to run them are missing."""
         for file in (detector_file, recogniser_file):
-            _refuse_impostors(file)
+            refuse_impostors(file)
         try:
             from insightface import model_zoo
         except Exception:  # it is often installed and broken (built for another numpy); the other way needs none of it
