@@ -51,7 +51,8 @@ class Recorder:
         sizes = q.new_zeros(*q.shape[:2], len(self.binding.subjects))
         block = extra_options["activations_shape"][-2:]
         for subject in active:
-            k, v = (x.expand(len(q), -1, -1) for x in run.keys_values(self.layer, number, (subject,), q, self.model))
+            alone = ((number, (subject,)),)
+            k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, alone, q, self.model))
             limits = reach([self.binding.subjects[subject]], [k.shape[1]], block, None, run.latent_size, q)
             term = subject_term(q, k, v, heads, limits)
             sizes[..., subject] = term.norm(dim=-1) / text.norm(dim=-1).clamp_min(1e-12)
