@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
@@ -24,9 +25,11 @@ def checkpoint_names() -> list[str]:
     """Every `.safetensors` below the folders, and every folder there that holds the released three files."""
     names = set()
     for root in _roots():
-        files = (path for path in root.rglob("*.safetensors") if SUBJECTS not in path.relative_to(root).parts)
-        released = (path.parent for path in root.rglob("custom_weights.bin") if is_released(path.parent))
-        names.update(path.relative_to(root).as_posix() for path in (*files, *released))
+        for folder, files in _walk(root):
+            if SUBJECTS not in folder.relative_to(root).parts:
+                names.update((folder / file).relative_to(root).as_posix() for file in files)
+            if is_released(folder) and folder != root:
+                names.add(folder.relative_to(root).as_posix())
     return sorted(names)
 
 
@@ -38,8 +41,9 @@ def checkpoint_path(name: str) -> Path:
 def subject_names() -> list[str]:
     """Every saved subject, without its ending."""
     names = set()
-    for folder in (root / SUBJECTS for root in _roots()):
-        names.update(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.safetensors"))
+    for root in (root / SUBJECTS for root in _roots()):
+        for folder, files in _walk(root):
+            names.update((folder / file).relative_to(root).with_suffix("").as_posix() for file in files)
     return sorted(names)
 
 
@@ -59,10 +63,16 @@ def stamp(path: Path) -> str:
     return " ".join(f"{file.name}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
 
 
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below a root, links to folders followed, with its safetensors files."""
+    for folder, _, files in os.walk(root, followlinks=True):
+        yield Path(folder), [file for file in files if file.endswith(".safetensors")]
+
+
 def _found(name: str, roots: list[Path], what: str) -> Path:
     for root in roots:
-        path = root / name
-        if path.exists() and path.resolve().is_relative_to(root.resolve()):
+        path = Path(os.path.normpath(root / name))
+        if path.exists() and path.is_relative_to(os.path.normpath(root)):  # links inside the folder may lead elsewhere
             return path
     searched = ", ".join(map(str, roots))
     raise MMDiffError(f"There is no {what} '{name}' in {searched}. Put it there and refresh the page (R).")

@@ -1,0 +1,109 @@
+"""A real server with this pack and the golden loaders in a folder of its own, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STAND_INS = {
+    "CheckpointLoaderSimple": "GoldenCheckpoint",
+    "CLIPVisionLoader": "GoldenClipVision",
+    "MMDiffAnalyzeFace": "GoldenFace",
+}
+"""What takes the place of the loaders of weights that are not at hand."""
+
+
+class Server:
+    """`python main.py --cpu` on a free port of this machine; leaving the `with` ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        packs = folder / "custom_nodes"
+        packs.mkdir(parents=True)
+        (packs / "mm-diff").symlink_to(ROOT)
+        (packs / "golden_nodes").symlink_to(ROOT / "tests" / "host" / "golden_nodes")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Server:
+        command = [sys.executable, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
+        self.log = open(self.folder / "server.log", "w")
+        self.process = subprocess.Popen(
+            [*command, "--disable-auto-launch", "--disable-api-nodes"],
+            cwd=os.environ["COMFYUI_DIR"],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        for _ in range(600):
+            try:
+                self.get("/system_stats")
+                return self
+            except (urllib.error.URLError, ConnectionError):
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()[-3000:]
+                time.sleep(0.5)
+        raise TimeoutError((self.folder / "server.log").read_text()[-3000:])
+
+    def __exit__(self, *error: object) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=120) as answer:
+            return answer.read()
+
+    def post(self, path: str, body: bytes, kind: str = "application/json") -> dict:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.loads(answer.read())
+
+    def upload(self, photo: Path) -> None:
+        """A photo into the input folder, as the Load Image node does it."""
+        boundary = uuid.uuid4().hex
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{photo.name}"\r\n'
+        body = (
+            head.encode()
+            + b"Content-Type: image/jpeg\r\n\r\n"
+            + photo.read_bytes()
+            + f"\r\n--{boundary}--\r\n".encode()
+        )
+        self.post("/upload/image", body, f"multipart/form-data; boundary={boundary}")
+
+    def queue(self, workflow: dict) -> dict:
+        """The history entry of a workflow in API format, when it has ended."""
+        number = self.post("/prompt", json.dumps({"prompt": workflow}).encode())["prompt_id"]
+        for _ in range(1200):
+            history = json.loads(self.get(f"/history/{number}"))
+            if number in history:
+                return history[number]
+            time.sleep(0.25)
+        raise TimeoutError(number)
+
+    def image(self, entry: dict) -> bytes:
+        """The first saved picture of a history entry."""
+        saved = next(
+            image
+            for output in entry["outputs"].values()
+            for image in output.get("images", ())
+            if image["type"] == "output"
+        )
+        return self.get(f"/view?filename={saved['filename']}&subfolder={saved['subfolder']}&type=output")
+
+
+def with_stand_ins(workflow: dict) -> dict:
+    """A workflow with the golden loaders in place of those of real weights."""
+    return {
+        number: {**node, "class_type": STAND_INS.get(node["class_type"], node["class_type"])}
+        for number, node in workflow.items()
+    }

@@ -1,0 +1,139 @@
+"""Every example workflow on a real server over HTTP, a real photo in and a picture out."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from server import ROOT, Server, with_stand_ins
+from stack import GOLDEN
+from tiny_sd15 import general_checkpoint
+
+WORKFLOWS = sorted((Path(__file__).parent / "workflows").glob("*.json"))
+
+
+def workflow(name: str) -> dict:
+    return json.loads((Path(__file__).parent / "workflows" / f"{name}.json").read_text())
+
+
+def changed(graph: dict, kind: str, **inputs: object) -> dict:
+    """The graph with some inputs of every node of a kind replaced."""
+    return {
+        number: {**node, "inputs": {**node["inputs"], **(inputs if node["class_type"] == kind else {})}}
+        for number, node in graph.items()
+    }
+
+
+def fill_models(folder: Path, pack) -> None:
+    """The recorded release and a general checkpoint, where the example workflows look for them."""
+    models = folder / "models" / "mmdiff"
+    models.mkdir(parents=True)
+    (models / "portrait_generation").symlink_to(GOLDEN / "official")
+    general_checkpoint(pack, models)
+    (models / "general.safetensors").rename(models / "general_sd15.safetensors")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, pack):
+    if not GOLDEN.exists():
+        pytest.skip(f"no recordings at {GOLDEN}")
+    folder = tmp_path_factory.mktemp("server")
+    fill_models(folder, pack)
+    shutil.copy(ROOT / "assets" / "cat.jpg", folder / "example.png")
+    with Server(folder) as running:
+        running.upload(folder / "example.png")
+        yield running
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_makes_a_picture(server, path):
+    graph = changed(with_stand_ins(json.loads(path.read_text())), "KSampler", steps=2)
+    entry = server.queue(graph)
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    picture = Image.open(io.BytesIO(server.image(entry)))
+    assert picture.format == "PNG" and picture.size == (512, 512)
+    low, high = picture.convert("L").getextrema()
+    assert high - low > 20, "a picture, not one colour"
+
+
+def test_the_binding_is_reported(server):
+    graph = changed(with_stand_ins(workflow("Two People")), "KSampler", steps=1, seed=1)
+    entry = server.queue(graph)
+    binding = next(number for number, node in graph.items() if node["class_type"] == "MMDiffBindSubjects")
+    (report,) = entry["outputs"][binding]["text"]
+    assert report.splitlines() == [
+        "woman -> token 2 of both encoders, subject 1 'Ada'",
+        "man -> token 5 of both encoders, subject 2 'Ben'",
+    ]
+    encoded = [
+        entry["outputs"][n]["images"] for n, node in graph.items() if node["class_type"] == "MMDiffEncodeSubject"
+    ]
+    assert [len(images) for images in encoded] == [1, 1], "the prepared photo is previewed in the node"
+
+
+def test_a_subject_is_saved_and_loaded_in_another_workflow(server):
+    graph = changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1)
+    encode = next(number for number, node in graph.items() if node["class_type"] == "MMDiffEncodeSubject")
+    bind = next(node for node in graph.values() if node["class_type"] == "MMDiffBindSubjects")
+    save = {"class_type": "MMDiffSaveSubject", "inputs": {"subject": [encode, 0], "filename": "people/ada"}}
+    first = server.queue({**graph, "save": save})
+    assert (server.folder / "models" / "mmdiff" / "subjects" / "people" / "ada.safetensors").exists()
+    bind["inputs"]["subjects.subject_0"] = ["load", 0]
+    load = {"class_type": "MMDiffLoadSubject", "inputs": {"subject": "people/ada"}}
+    second = server.queue({**graph, "load": load})
+    assert second["status"]["status_str"] == "success", second["status"]
+    assert server.image(first) == server.image(second)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "sentence"),
+    [
+        ("MMDiffBindSubjects", {"prompt": "a man on the beach"}, "Subject 'man' stands nowhere"),
+        ("MMDiffBindSubjects", {"prompt": "a man<|subj|> and a dog<|subj|>"}, "2 <|subj|> markers for 1 subject"),
+        ("MMDiffBindSubjects", {"start_percent": 0.8, "end_percent": 0.2}, "they have nothing in common"),
+        ("MMDiffEncodeSubject", {"face": None}, "Connect Analyze Face"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_the_server_lives_on(server, kind, inputs, sentence):
+    graph = changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1)
+    if inputs.get("prompt", "").startswith("a man on"):
+        graph = changed(graph, "MMDiffEncodeSubject", name="Ada")
+        sentence = sentence.replace("man", "Ada")
+    graph = changed(graph, kind, **{name: value for name, value in inputs.items() if value is not None})
+    for name in (name for name, value in inputs.items() if value is None):
+        next(node for node in graph.values() if node["class_type"] == kind)["inputs"].pop(name)
+    entry = server.queue(graph)
+    message = next(what for name, what in entry["status"]["messages"] if name == "execution_error")
+    assert message["node_type"] == kind and sentence in message["exception_message"], message
+    assert server.queue(changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1))["status"]["completed"]
+
+
+def test_every_node_is_listed_with_tooltips(server):
+    listed = json.loads(server.get("/object_info"))
+    ours = {name: node for name, node in listed.items() if name.startswith("MMDiff")}
+    assert len(ours) == 9
+    for name, node in ours.items():
+        assert node["description"] and node["search_aliases"] and node["category"] == "MM-Diff"
+        for group in node["input"].values():
+            for inputs, (kind, *options) in group.items():
+                if kind != "COMFY_AUTOGROW_V3":
+                    assert options and options[0].get("tooltip"), f"{name}.{inputs} has no tooltip"
+
+
+def test_example_workflows_and_their_posted_form_are_the_same_graph():
+    for path in WORKFLOWS:
+        posted = json.loads(path.read_text())
+        shown = json.loads((ROOT / "example_workflows" / path.name).read_text())
+        nodes = {str(node["id"]): node for node in shown["nodes"] if node["type"] != "MarkdownNote"}
+        assert nodes.keys() == posted.keys()
+        links = {link[0]: [str(link[1]), link[2]] for link in shown["links"]}
+        for number, node in nodes.items():
+            assert node["type"] == posted[number]["class_type"]
+            wired = {i["name"]: links[i["link"]] for i in node["inputs"] if i.get("link") is not None}
+            inputs = posted[number]["inputs"]
+            assert wired == {name: value for name, value in inputs.items() if isinstance(value, list)}
+            values = [value for value in inputs.values() if not isinstance(value, list)]
+            assert all(value in node["widgets_values"] for value in values), node["type"]
+        assert (ROOT / "example_workflows" / path.name).with_suffix(".jpg").exists()
