@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import tempfile
@@ -35,9 +36,15 @@ def memory(field: str) -> float:
     return next(int(line.split()[1]) * 1024 / MB for line in lines if line.startswith(field))
 
 
+def settle() -> None:
+    """Give freed memory back to the system, so that it is not counted and not used again unseen."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def peak(work: Callable) -> float:
     """The most megabytes resident during some work, beyond those before it."""
-    gc.collect()
+    settle()
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
     work()
@@ -67,6 +74,7 @@ def main() -> dict[str, Any]:
         found["read own file without us, s"] = median(seconds(lambda: load_file(own)) for _ in range(REPEATS))
         found["load released folder, s"] = median(seconds(lambda: host.load_mmdiff(released)) for _ in range(REPEATS))
         found["peak of loading, MB"] = peak(lambda: host.load_mmdiff(own))
+        settle()
         before = memory("VmRSS")
         mmdiff = host.load_mmdiff(own)
         found["resident after loading, MB"] = memory("VmRSS") - before
@@ -116,8 +124,8 @@ def main() -> dict[str, Any]:
     step(model, latent=8)
     found["peak of a step over one without subjects, MB"] = peak(lambda: step(model)) - without
     found["cached keys and values with 2 subjects in full precision, MB"] = cached[-1]
-    gc.collect()
-    found["runs alive after sampling"] = sum(isinstance(one, run_type) for one in gc.get_objects())
+    settle()
+    found["runs alive after sampling"] = sum(type(one) is run_type for one in gc.get_objects())
     return found
 
 
