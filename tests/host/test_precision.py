@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.multigpu
 import comfy.samplers
 import comfy.supported_models
 import comfy.utils
@@ -134,13 +133,12 @@ def test_a_partly_loaded_model_predicts_the_same(pack, scene, monkeypatch, dtype
 
 def test_a_batch_split_over_devices(pack, scene, monkeypatch):
     """The host's own split, by threads, over two copies of the model; one CPU stands for both devices."""
-    if not hasattr(comfy.model_management, "get_all_torch_devices"):
-        pytest.skip("this host does not split a batch over devices")
+    multigpu = pytest.importorskip("comfy.multigpu", reason="this host does not split a batch over devices")
     devices = [torch.device("cpu"), torch.device("cpu", 0)]
     monkeypatch.setattr(comfy.model_management, "get_all_torch_devices", lambda exclude_current=True: devices)
     base = golden_unet()
     base.cached_patcher_init = (golden_unet, ())
-    model = comfy.multigpu.create_multigpu_deepclones(applied(pack, scene.binding, base), 2)
+    model = multigpu.create_multigpu_deepclones(applied(pack, scene.binding, base), 2)
     (other,) = model.get_additional_models_with_key("multigpu")
     assert other.model is not model.model and other.patches.keys() == model.patches.keys()
 

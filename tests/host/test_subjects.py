@@ -8,7 +8,7 @@ import pytest
 import torch
 from graph import applied, bound, error, mmdiff, module, sample, subject
 from neighbours import replaced
-from predictions import predict
+from predictions import noises, predict
 from stack import golden, recording
 from tiny_sd15 import general_checkpoint
 
@@ -42,7 +42,7 @@ def placed(pack, one, region):
     return pack["MMDiffPlaceSubject"].execute(one, 0.0, 1.0, region).args[0]
 
 
-def terms(pack, scene, subjects, prompt=PROMPT, separation="reference", weight=0.8):
+def terms(pack, scene, subjects, prompt=PROMPT, separation="reference", weight=0.8, size=(16, 16)):
     """The subjects' term of every slot behind the block's output layer, {slot: (h, w, C)}.
 
     No slot passes anything on and all runs have one text, so that each sees the same queries and the same words
@@ -62,7 +62,7 @@ def terms(pack, scene, subjects, prompt=PROMPT, separation="reference", weight=0
     model = applied(pack, binding, weight=weight, separation=separation)
     model = replaced(model, scene.layers, lambda q, k, v, extra_options: torch.zeros_like(q))
     model.set_model_attn2_output_patch(keep)
-    predict(model, positive, negative, cfg=(1.0,))
+    predict(model, positive, negative, cfg=(1.0,), noise=noises(size=size))
     assert len(found) == sum(layer.cross for layer in scene.layers.values())
     return found
 
@@ -118,6 +118,16 @@ def test_nothing_outside_of_a_region(pack, scene, alone, separation, size):
         middle = term.shape[1] // 2
         assert (term[:, middle:] == 0).all()
         assert error(term[:, :middle], alone.ada[slot][:, :middle]) < EQUAL
+
+
+@pytest.mark.parametrize("size", [(16, 24), (24, 16)])
+def test_a_region_of_a_picture_that_is_not_square(pack, scene, size):
+    whole = terms(pack, scene, [scene.ada], "a man<|subj|> and a woman", size=size)
+    found = terms(pack, scene, [placed(pack, scene.ada, half(True, 64))], "a man<|subj|> and a woman", size=size)
+    for slot, term in found.items():
+        middle = term.shape[1] // 2
+        assert (term[:, middle:] == 0).all()
+        assert error(term[:, :middle], whole[slot][:, :middle]) < EQUAL
 
 
 def test_a_subject_is_alone_in_its_hard_region(pack, scene, alone):
