@@ -204,12 +204,13 @@ def ip_adapter(nodes: dict[str, type], pack: dict[str, type], base: str, unet: A
         },
     }
     apply = nodes["IPAdapterEmbeds"]().apply_ipadapter
-    calls, model = {}, unet
-    for count in range(1, max(SUBJECTS) + 1):
-        embeds = torch.randn(1, 1024), torch.zeros(1, 1024)
-        (model,) = apply(model, weights, embeds[0], WEIGHT, "linear", 0.0, 1.0, neg_embed=embeds[1])[:1]
-        if count in SUBJECTS:
-            calls[f"IPAdapter_plus {count}"] = Call(model, *conditioning(base, None))
+    calls = {}
+    for count in SUBJECTS:
+        model = unet  # from the start each time: a chain adds to the objects that a shorter one made
+        for _ in range(count):
+            embeds = torch.randn(1, 1024), torch.zeros(1, 1024)
+            model = apply(model, weights, embeds[0], WEIGHT, "linear", 0.0, 1.0, neg_embed=embeds[1])[0]
+        calls[f"IPAdapter_plus {count}"] = Call(model, *conditioning(base, None))
     return calls
 
 
