@@ -8,13 +8,14 @@ per text encoder and per chunk of 77, by the encoder's own tokenizer.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import MMDiffError
 
-MARKER = re.compile(r"<\|subj(?::([^|]*))?\|>")
+MARKER = re.compile(r"<\|subj(?::([^|]*))?\|>", re.IGNORECASE)
 _SENTINEL = "<|subj|>"
 _CLOSED_WEIGHT = re.compile(r"(?:\s*(?::\s*[\d.]+\s*)?\))*\s*$")
 _LAST_WORD = re.compile(r"[^\s(]+$")
@@ -54,7 +55,7 @@ def bind_prompt(prompt: str, names: Sequence[str]) -> BoundPrompt:
     Raises MMDiffError that says which subject or marker is left over, which name is unknown or doubled, or which marker
     has no word before it.
     """
-    markers = list(MARKER.finditer(prompt))
+    markers, names = list(MARKER.finditer(prompt)), [name.strip() for name in names]
     return _bind_markers(prompt, markers, names) if markers else _bind_phrases(prompt, names)
 
 
@@ -62,7 +63,7 @@ def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
     """The last token of each entity word, in one encoder's tokens.
 
     Each word is found by tokenizing the prompt once more with a marker put behind it, so weights, embeddings and long
-    prompts are the tokenizer's business. Raises MMDiffError for a marker inside a word.
+    prompts are the tokenizer's business. Raises MMDiffError for a marker inside a word, and for a word without tokens.
     """
     positions = [
         (token, TokenPosition(chunk, index))
@@ -71,15 +72,25 @@ def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
         if token is not None
     ]
     sentinel = _content(tokenize(_SENTINEL))
+
+    def split(end: int) -> tuple[int, list[Any]]:
+        """How many tokens stand before a place of the text, and all of them when it is cut there."""
+        marked = _content(tokenize(f"{bound.text[:end]} {_SENTINEL} {bound.text[end:]}"))
+        before = _find(marked, sentinel)
+        return before, marked[:before] + marked[before + len(sentinel) :]
+
     located = []
     for entity in bound.entities:
-        marked = _content(tokenize(f"{bound.text[: entity.end]} {_SENTINEL} {bound.text[entity.end :]}"))
-        before = _find(marked, sentinel)
-        rest = marked[:before] + marked[before + len(sentinel) :]
+        before, rest = split(entity.end)
         if before == 0 or not _same(rest, [token for token, _ in positions]):
             raise MMDiffError(
                 f"The marker after '{entity.word}' stands inside a word of the prompt '{bound.text}'; "
                 "put it behind the whole word."
+            )
+        if before == split(entity.end - len(entity.word))[0]:
+            raise MMDiffError(
+                f"The text encoder reads nothing where the prompt says '{entity.word}', so no subject can be bound to "
+                "it. If it is an embedding, its file is missing or is for another base model; use another word."
             )
         located.append(positions[before - 1][1])
     return located
@@ -119,29 +130,38 @@ def _bind_phrases(prompt: str, names: Sequence[str]) -> BoundPrompt:
     taken: list[tuple[int, int]] = []
     entities = []
     for subject in sorted(range(len(names)), key=lambda index: -len(names[index])):
-        name = names[subject].strip()
+        name = names[subject]
         words = r"\s+".join(map(re.escape, name.split()))
         phrase = rf"(?<!\w){words}(?!\w)"
-        spans = (match.span() for match in re.finditer(phrase, prompt, re.IGNORECASE)) if name else ()
+        spans = (match.span() for match in re.finditer(phrase, prompt, re.IGNORECASE)) if any(map(_ends, name)) else ()
         span = next((span for span in spans if all(span[1] <= a or b <= span[0] for a, b in taken)), None)
         if span is None:
             raise MMDiffError(
-                f"Subject '{names[subject]}' stands nowhere in the prompt '{prompt}'. Write its name as a phrase, or "
+                f"Subject '{name}' stands nowhere in the prompt '{prompt}'. Write its name as a phrase, or "
                 "put <|subj|> after the word it is to be."
             )
         taken.append(span)
-        entities.append(_entity(prompt[: span[1]], subject, names[subject]))
+        end = max(index for index in range(*span) if _ends(prompt[index])) + 1
+        entities.append(_entity(prompt[:end], subject, name))
     return BoundPrompt(prompt, tuple(sorted(entities, key=lambda entity: entity.end)))
 
 
 def _entity(before: str, subject: int, marker: str) -> Entity:
-    """The word that ends the text before a marker; a closed weight, as in `(man:1.2)`, may stand between."""
+    """The word that ends the text before a marker; a closed weight, as in `(man:1.2)`, may stand between.
+
+    Words end in letters, digits, or marks, such as the vowel signs of Hindi.
+    """
     end = _CLOSED_WEIGHT.search(before).start()
     word = _LAST_WORD.search(before[:end])
-    if word is None or not (word[0][-1].isalnum() or word[0][-1] == "_"):
+    if word is None or not (unicodedata.category(word[0][-1])[0] in "LMN" or word[0][-1] == "_"):
         where = f"behind '{before[-20:]}'" if before.strip() else "at the start of the prompt"
         raise MMDiffError(f"The marker {marker} stands {where}, where there is no word to bind; put it after a word.")
     return Entity(word[0], end, subject)
+
+
+def _ends(character: str) -> bool:
+    """Whether a word can end with it: a letter, a digit, '_', or a mark that belongs to the letter before it."""
+    return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 
 def _listed(names: Sequence[str]) -> str:

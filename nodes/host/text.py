@@ -168,6 +168,12 @@ def _fused(
                 continue
             token, weight = tokens[encoder][chunk][index]
             embedding = _embedding(clip, encoder, token).to(device)
+            if embedding.shape[-1] != heads.token_width(encoder):
+                raise MMDiffError(
+                    f"Multi-Subject Binding: an embedding stands at the place of '{entity.word}' and is "
+                    f"{embedding.shape[-1]} wide, the text encoder CLIP-{encoder.upper()} wants "
+                    f"{heads.token_width(encoder)}. It was made for another base model; take it out of the prompts."
+                )
             person = subjects[entity.subject].entity[encoder].to(device)
             fused[encoder][chunk][index] = (heads.fuse_token(encoder, embedding, person).cpu(), weight)
     return fused
