@@ -8,7 +8,7 @@ else here decides which subject a pixel may look at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -91,19 +91,23 @@ def multimodal_cross_attention(
     lora: nn.ModuleDict,
     heads: int,
     weight: float,
+    observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """The whole layer, as it is trained.
 
     x: (B, N, C); text: (B, L, D); subject_tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool,
     which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
     subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora` and
-    `to_{k,v}_lora_image`. The subjects' keys and values use the base weight without the text LoRA.
+    `to_{k,v}_lora_image`. The subjects' keys and values use the base weight without the text LoRA. observe: is shown
+    the queries, the text's keys and the subjects' keys.
     """
     q = base.to_q(x) + lora["to_q_lora"](x)
     k = base.to_k(text) + lora["to_k_lora"](text)
     v = base.to_v(text) + lora["to_v_lora"](text)
     k_subject = base.to_k(subject_tokens) + lora["to_k_lora_image"](subject_tokens)
     v_subject = base.to_v(subject_tokens) + lora["to_v_lora_image"](subject_tokens)
+    if observe is not None:
+        observe(q, k, k_subject)
     reach = valid.repeat_interleave(subject_tokens.shape[1] // valid.shape[1], dim=1)
     reach = reach.unsqueeze(1).expand(-1, x.shape[1], -1)
     out = attend(q, k, v, heads) + weight * subject_term(q, k_subject, v_subject, heads, reach)

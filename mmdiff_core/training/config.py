@@ -1,0 +1,234 @@
+"""A training run as data, read from YAML and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..constraint import FORMS
+from ..errors import MMDiffError
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where scenes come from.
+
+    kind: `annotated`, `world`, or `package.module:Class` of your own. options: that class's own arguments.
+    resolution: side of the picture, pixels. workers: processes that prepare batches.
+    """
+
+    kind: str
+    resolution: int = 512
+    workers: int = 4
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained.
+
+    rank: of the UNet's LoRA. text_rank: of the text encoders' LoRA, 0 for none. vision_layers: how many last layers of
+    the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner. null_token: a
+    background key in the image constraint's maps, so that scenes with one subject constrain it too.
+    """
+
+    rank: int = 64
+    text_rank: int = 0
+    vision_layers: int = 0
+    tokens: int = 4
+    depth: int = 4
+    head_dim: int = 256
+    null_token: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """text, image: weights of the two constraints, 0 for none. form: of the constraints. layers: module paths of the
+    UNet they act on; none named means all but the finest resolution. masked: the share of samples whose denoising loss
+    counts inside the subjects' masks only.
+    """
+
+    text: float = 1e-3
+    image: float = 1e-3
+    form: str = "balanced_l1"
+    layers: list[str] = field(default_factory=list)
+    masked: float = 0.5
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The share of samples that lose a condition, for guidance: their text, their subjects, or both."""
+
+    text: float = 0.05
+    image: float = 0.05
+    both: float = 0.05
+
+
+@dataclass(frozen=True)
+class Train:
+    """batch: samples of one process in one go; a step is batch x accumulation x processes. lr: of heads and LoRAs;
+    vision_lr: of the vision layers. warmup: steps of rising learning rate. clip: largest gradient norm. optimizer:
+    `adamw` or `adamw8bit`. ema: decay of the averaged weights, 0 for none. precision: `bf16` or `fp32`.
+    """
+
+    steps: int
+    batch: int = 1
+    accumulation: int = 1
+    lr: float = 1e-4
+    vision_lr: float = 1e-5
+    warmup: int = 0
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    optimizer: str = "adamw"
+    ema: float = 0.0
+    precision: str = "bf16"
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Save:
+    """every: steps between two saves; the last step always saves. keep: how many checkpoints stay."""
+
+    every: int = 500
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class Samples:
+    """every: steps between two sample sheets, 0 for none. count: scenes on a sheet. steps, guidance: of sampling."""
+
+    every: int = 0
+    count: int = 4
+    steps: int = 25
+    guidance: float = 5.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. base: folder of a diffusers model, SDXL- or SD1.5-shaped. vision: folder of a transformers CLIP
+    vision model. out: folder to write into. seed: of weights, order of scenes, noise and drops.
+    """
+
+    base: str
+    vision: str
+    out: str
+    data: Data
+    train: Train
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
+    drop: Drop = field(default_factory=Drop)
+    save: Save = field(default_factory=Save)
+    samples: Samples = field(default_factory=Samples)
+
+
+_AT_LEAST_ONE = ("data.resolution", "model.rank", "model.tokens", "model.head_dim", "train.steps", "train.batch")
+_AT_LEAST_ONE += ("train.accumulation", "save.every", "save.keep", "samples.count", "samples.steps")
+_AT_LEAST_ZERO = ("seed", "data.workers", "model.text_rank", "model.vision_layers", "model.depth", "loss.text")
+_AT_LEAST_ZERO += ("loss.image", "train.warmup", "train.weight_decay", "samples.every", "samples.guidance")
+_ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
+_SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
+_CHOICES = {
+    "loss.form": tuple(FORMS),
+    "train.optimizer": ("adamw", "adamw8bit"),
+    "train.precision": ("bf16", "fp32"),
+}
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a configuration. Raises MMDiffError that names the file, the key and what was wanted."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MMDiffError(f"The configuration {path} can't be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MMDiffError(f"The configuration {path} is not YAML: {error}") from error
+    try:
+        config = _typed(Config, content, "")
+        _check(config)
+    except MMDiffError as error:
+        raise MMDiffError(f"{path}: {error}") from error
+    return config
+
+
+def _typed(wanted: Any, value: Any, key: str) -> Any:
+    """A value as the type its key has."""
+    if dataclasses.is_dataclass(wanted):
+        return _section(wanted, value, key)
+    origin = typing.get_origin(wanted) or wanted
+    if origin is float:
+        value = _number(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise MMDiffError(f"{key} is {value!r}; it must be {_SPOKEN[origin]}.")
+    if origin is list and not all(isinstance(item, str) for item in value):
+        raise MMDiffError(f"{key} is {value!r}; it must be a list of names.")
+    return value
+
+
+_SPOKEN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_SPOKEN[dict] = "a section with keys of its own"
+
+
+def _number(value: Any) -> Any:
+    """A whole number as a float, and so the texts that YAML makes of numbers like 1e-4, which lack a point."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _section(wanted: Any, value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise MMDiffError(f"{key or 'The file'} is {value!r}; it must be {_SPOKEN[dict]}.")
+    types = typing.get_type_hints(wanted)
+    prefix = f"{key}." if key else ""
+    for name in value:
+        if name not in types:
+            raise MMDiffError(f"There is no key {prefix}{name}; the keys here are {', '.join(types)}.")
+    for one in dataclasses.fields(wanted):
+        required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        if required and one.name not in value:
+            raise MMDiffError(f"The key {prefix}{one.name} is missing; it has no default.")
+    return wanted(**{name: _typed(types[name], one, f"{prefix}{name}") for name, one in value.items()})
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _check(config: Config) -> None:
+    for keys, fits, wanted in (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "1 or more"),
+        (_AT_LEAST_ZERO, lambda value: 0 <= value < float("inf"), "0 or more"),
+        (_ABOVE_ZERO, lambda value: 0 < value < float("inf"), "above 0"),
+        (_SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
+        (("train.ema",), lambda value: 0 <= value < 1, "0 (none) or below 1"),
+    ):
+        for key in keys:
+            if not fits(value_of(config, key)):
+                raise MMDiffError(f"{key} is {value_of(config, key)}; it must be {wanted}.")
+    for key, choices in _CHOICES.items():
+        if value_of(config, key) not in choices:
+            raise MMDiffError(f"{key} is {value_of(config, key)!r}; it must be one of {', '.join(choices)}.")
+    drop, loss = config.drop, config.loss
+    if drop.text + drop.image + drop.both > 1:
+        raise MMDiffError(
+            f"drop.text, drop.image and drop.both add up to {drop.text + drop.image + drop.both:g}; "
+            "a sample loses one of them at most, so they must not be above 1 together."
+        )
+    if config.model.null_token and not loss.image:
+        raise MMDiffError(
+            "model.null_token is true and loss.image is 0; the null token acts in the image constraint only. "
+            "Give loss.image a weight, or leave the null token out."
+        )
+    if loss.layers and not (loss.text or loss.image):
+        raise MMDiffError("loss.layers names layers, but loss.text and loss.image are 0. Give one of them a weight.")
