@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import MMDiffError
 
-MARKER = re.compile(r"<\|subj(?::([^|]*))?\|>", re.IGNORECASE)
+MARKER = re.compile(r"<\|\s*subj\s*(?::([^|]*))?\|>", re.IGNORECASE)
 _SENTINEL = "<|subj|>"
 _CLOSED_WEIGHT = re.compile(r"(?:\s*(?::\s*[\d.]+\s*)?\))*\s*$")
 _LAST_WORD = re.compile(r"[^\s(]+$")
@@ -147,20 +147,17 @@ def _bind_phrases(prompt: str, names: Sequence[str]) -> BoundPrompt:
 
 
 def _entity(before: str, subject: int, marker: str) -> Entity:
-    """The word that ends the text before a marker; a closed weight, as in `(man:1.2)`, may stand between.
-
-    Words end in letters, digits, or marks, such as the vowel signs of Hindi.
-    """
+    """The word that ends the text before a marker; a closed weight, as in `(man:1.2)`, may stand between."""
     end = _CLOSED_WEIGHT.search(before).start()
     word = _LAST_WORD.search(before[:end])
-    if word is None or not (unicodedata.category(word[0][-1])[0] in "LMN" or word[0][-1] == "_"):
+    if word is None or not _ends(word[0][-1]):
         where = f"behind '{before[-20:]}'" if before.strip() else "at the start of the prompt"
         raise MMDiffError(f"The marker {marker} stands {where}, where there is no word to bind; put it after a word.")
     return Entity(word[0], end, subject)
 
 
 def _ends(character: str) -> bool:
-    """Whether a word can end with it: a letter, a digit, '_', or a mark that belongs to the letter before it."""
+    """Whether a word can end with it: a letter, a digit, '_', or a mark such as an accent or a vowel sign of Hindi."""
     return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 
