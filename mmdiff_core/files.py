@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
-import zipfile
+import uuid
 from pathlib import Path
 
 import torch
@@ -36,13 +35,14 @@ def read_pickle(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise MMDiffError(
-            f"{path} holds more than tensors, so it was not opened and nothing in it was run. "
-            "Delete it unless you know who made it, and download the weights from their publisher."
+            f"{path} is not a PyTorch file of tensors alone, so nothing in it was run. It was cut off, is another kind "
+            "of file under this name, or is not safe. Delete it unless you know who made it, and download the weights "
+            "from their publisher."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # any bytes may be under this name, and they make the reader fail in any way
         raise MMDiffError(
-            f"{path} is not a whole PyTorch file ({type(error).__name__}). Its download was probably cut off; "
-            "download it again."
+            f"{path} is not a whole PyTorch file ({type(error).__name__}). Its download was probably cut off, or "
+            "another kind of file was renamed; download it again."
         ) from error
     if not isinstance(content, dict):
         raise MMDiffError(f"{path} holds a {type(content).__name__}; wanted is a dictionary of tensors.")
@@ -50,28 +50,40 @@ def read_pickle(path: Path) -> dict:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside `path` and move into place, so that a failed or interrupted write leaves an old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    """Write beside `path` and move into place, so that a failed or interrupted write leaves an old file whole.
+
+    Raises MMDiffError where the disk is full or the folder can't be written.
+    """
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, name, metadata)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.touch()
+            mode = part.stat().st_mode
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata)
+            part.chmod(mode)  # safetensors makes files that only their owner can read
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise MMDiffError(
+            f"{path} could not be written ({error}), and an older file of that name is as it was. "
+            "Make room on the disk, take a shorter name, or a folder that you may write to."
+        ) from error
 
 
 def path_within(folder: Path, name: str, what: str) -> Path:
-    """`folder/name.safetensors`, refused where the name would leave the folder. `what` names the input in the error."""
-    path = folder / f"{name}.safetensors"
-    bad = not name.strip() or any(mark in name for mark in '\\:*?"<>|') or any(ord(mark) < 32 for mark in name)
-    if bad or not path.resolve().is_relative_to(folder.resolve()):
+    """`folder/name.safetensors`, refused where the name would leave the folder. `what` names the input in the error.
+
+    A part of the name that is empty or only dots is refused too: it climbs, or makes a file that is all ending.
+    """
+    bad = any(mark in name for mark in '\\:*?"<>|') or any(ord(mark) < 32 for mark in name)
+    if bad or not all(part.strip(" .") for part in name.split("/")):
         raise MMDiffError(
             f"{what} {name!r} can't be a file name below {folder}. Use letters, digits, spaces, '-' and '_' "
             "('/' for a subfolder)."
         )
-    return path
+    return folder / f"{name}.safetensors"
 
 
 def refuse_impostors(path: Path) -> None:

@@ -9,6 +9,8 @@ from .errors import MMDiffError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+BAND = 1024
+"""Rows that are resized at a time."""
 
 
 def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Tensor:
@@ -26,10 +28,16 @@ def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Te
     pixels = (pixels * 255).round()
     height, width = pixels.shape[-2:]
     across, down = max(height - width, 0) // 2, max(width - height, 0) // 2
-    pixels = nn.functional.pad(pixels, (across, across, down, down))
-    if pixels.shape[-2:] != (size, size):
-        pixels = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    # First the width, band by band: the same to the bit, and a long thin photo never becomes a square of its length.
+    bands = [
+        _resized(nn.functional.pad(band, (across, across)), band.shape[-2], size) for band in pixels.split(BAND, dim=-2)
+    ]
+    pixels = _resized(nn.functional.pad(torch.cat(bands, dim=-2), (0, 0, down, down)), size, size)
     return pixels.round() / 255
+
+
+def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    return nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -61,5 +69,10 @@ def _checked_masks(masks: Tensor, photos: Tensor) -> Tensor:
         raise MMDiffError(
             f"The mask has shape {tuple(masks.shape)} and the photos {tuple(photos.shape)}; wanted is one mask of the "
             "photos' height and width, or one for each photo. Resize it, or take the mask the photo was loaded with."
+        )
+    if not masks.isfinite().all():
+        raise MMDiffError(
+            "The mask has values that are not numbers (NaN or infinite); "
+            "the node that made it failed, look at its output."
         )
     return masks.to(photos).unsqueeze(-1)
