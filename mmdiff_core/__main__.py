@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import MMDiffError
+from .evaluation.command import add_to as add_evaluate
 from .files import path_within
 from .model.lora import lora_pairs
 
@@ -70,6 +71,8 @@ def main() -> int:
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder to write into (default: out)")
     demo.add_argument("--name", default="cat", help="name of the subject (default: cat)")
     demo.set_defaults(command=_demo)
+
+    add_evaluate(commands)
 
     arguments = parser.parse_args()
     try:

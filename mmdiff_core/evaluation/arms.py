@@ -1,0 +1,47 @@
+"""Arms: what is compared. Each is a folder, of a training run or of pictures that were drawn elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MMDiffError
+from .cases import LIST, Case, drawn_by, fill, pictures_of
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """name: in the tables; the one called `full` is what the others are compared with."""
+
+    name: str
+    folder: Path
+
+
+def read_arms(texts: Sequence[str]) -> list[Arm]:
+    """`NAME=FOLDER` each. Raises MMDiffError where it is not, where a name comes twice, or where no folder is there."""
+    arms: list[Arm] = []
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder) or "/" in name or "\\" in name:
+            raise MMDiffError(f"The arm '{text}' is not NAME=FOLDER, such as full=runs/full.")
+        if name in (arm.name for arm in arms):
+            raise MMDiffError(f"Two arms are called '{name}'; give each its own name.")
+        if not Path(folder).is_dir():
+            raise MMDiffError(f"Arm '{name}': there is no folder {folder}.")
+        arms.append(Arm(name, Path(folder)))
+    return arms
+
+
+def pictures(arm: Arm, cases: Sequence[Case], out: Path, benchmark: str) -> dict[str, Path]:
+    """The arm's picture of each case; a training run draws those it has not drawn yet into `out/pictures/NAME`."""
+    if (arm.folder / LIST).is_file():
+        return pictures_of(arm.folder, cases)
+    from .run import open_run  # diffusers takes seconds to import, and pictures need none of it
+
+    generate, source = open_run(arm.folder)
+    folder = out / "pictures" / arm.name
+    fill(folder, cases, drawn_by(generate), f"{benchmark}, by {source}")
+    return pictures_of(folder, cases)
