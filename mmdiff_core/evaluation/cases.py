@@ -56,7 +56,7 @@ class Generator(Protocol):
 
 
 Draw = Callable[[Sequence[Case]], Sequence[Tensor]]
-"""Cases to a picture each, (3, H, W) in [0, 1]. Oracles know more of a case than its prompt, so they are such a thing."""
+"""Cases to a picture each, (3, H, W) in [0, 1]. An oracle is one too: it knows more of a case than its prompt."""
 
 
 def drawn_by(generate: Generator) -> Draw:
@@ -88,12 +88,7 @@ def fill(folder: Path, cases: Sequence[Case], draw: Draw, source: str, batch: in
     missing = [case for case in cases if not (folder / files[case.id]).is_file()]
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
-        pictures = generate(
-            [case.prompt for case in part],
-            [torch.stack(case.references) for case in part],
-            [case.seed for case in part],
-        )
-        for case, picture in zip(part, pictures, strict=True):
+        for case, picture in zip(part, draw(part), strict=True):
             save_picture(picture, folder / files[case.id])
     (folder / LIST).write_text(json.dumps(files, indent=1))
 

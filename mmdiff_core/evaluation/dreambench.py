@@ -86,8 +86,8 @@ def read_dreambench(folder: Path, only: Sequence[str] = ()) -> DreamBench:
     path = folder / PROMPTS
     if not path.is_file():
         raise MMDiffError(
-            f"There is no {PROMPTS} in {folder}. Wanted is DreamBench's folder `dataset`, with that file and one folder "
-            "of photos for each subject."
+            f"There is no {PROMPTS} in {folder}. Wanted is DreamBench's folder `dataset`, with that file and one "
+            "folder of photos for each subject."
         )
     kinds, lists = _read_prompts(path)
     if unknown := [name for name in only if name not in kinds]:
@@ -120,8 +120,8 @@ def _read_prompts(path: Path) -> tuple[dict[str, str], tuple[tuple[str, ...], tu
         raise MMDiffError(f"{path} names no subjects; wanted are lines such as `backpack_dog,backpack`.")
     if len(lists) != 2 or not all(lists):
         raise MMDiffError(
-            f"{path} has {len(lists)} lists of prompts ({', '.join(str(len(part)) for part in lists) or 'none'} prompts); "
-            "wanted are two, for objects and for live subjects, with lines such as "
+            f"{path} has {len(lists)} lists of prompts (with {', '.join(str(len(part)) for part in lists) or 'no'} "
+            "prompts); wanted are two, for objects and for live subjects, with lines such as "
             "`'a {0} {1} in the snow'.format(unique_token, class_token),`."
         )
     return kinds, (tuple(lists[0]), tuple(lists[1]))

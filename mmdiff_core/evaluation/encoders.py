@@ -46,7 +46,7 @@ class Clip:
 
 
 class Dino:
-    """A DINO vision transformer, as saved by transformers (the tables use facebook/dino-vits16); the CLS is compared."""
+    """A DINO vision transformer, as saved by transformers (the tables use facebook/dino-vits16); its CLS counts."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         _check(folder, {"vit", "dinov2"}, "facebook/dino-vits16")
@@ -75,8 +75,8 @@ def _square(picture: Tensor, side: int, size: int) -> Tensor:
 def _check(folder: Path, types: set[str], example: str) -> None:
     if not (folder / "config.json").is_file():
         raise MMDiffError(
-            f"There is no model in {folder} (no config.json). Nothing is downloaded here: put the folder of a model such "
-            f"as {example} there, with config.json and model.safetensors."
+            f"There is no model in {folder} (no config.json). Nothing is downloaded here: put the folder of a model "
+            f"such as {example} there, with config.json and model.safetensors."
         )
     found = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if found not in types:

@@ -41,8 +41,8 @@ class Faces:
             vectors = self.vectors(read_picture(paths[0]))
             if not len(vectors):
                 raise MMDiffError(
-                    f"{paths[0]}: no face was found in the reference of subject '{name}'. Leave the measure `face` out, "
-                    "or name the subjects that are people."
+                    f"{paths[0]}: no face was found in the reference of subject '{name}'. Leave the measure `face` "
+                    "out, or name the subjects that are people."
                 )
             faces[name] = vectors[0]
         return faces

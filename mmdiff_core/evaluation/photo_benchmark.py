@@ -74,8 +74,8 @@ def _cases(options: Options) -> tuple[DreamBench, list[Case]]:
     cases = (bench.pairs if options.pairs else bench.cases)(options.images, options.size)
     if not cases:
         raise MMDiffError(
-            f"{options.dataset} gives no pairs: wanted are two subjects of different classes, and prompts that both lists "
-            "have."
+            f"{options.dataset} gives no pairs: wanted are two subjects of different classes, and prompts that both "
+            "lists have."
         )
     return bench, cases
 

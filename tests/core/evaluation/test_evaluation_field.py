@@ -188,7 +188,7 @@ def test_broken_folders_get_a_sentence(dataset, tmp_path):
     with pytest.raises(MMDiffError, match="stands before any line `prompt_list"):
         read_dreambench(folder)
     (folder / "prompts_and_classes.txt").write_text(TABLE.partition("Live")[0])
-    with pytest.raises(MMDiffError, match=r"1 lists of prompts \(3 prompts\); wanted are two"):
+    with pytest.raises(MMDiffError, match=r"1 lists of prompts \(with 3 prompts\); wanted are two"):
         read_dreambench(folder)
     (folder / "prompts_and_classes.txt").write_text(TABLE.replace("vase,vase", "lamp,lamp"))
     with pytest.raises(MMDiffError, match="'lamp' of .* has no photos"):
