@@ -7,6 +7,7 @@ per text encoder and per chunk of 77, by the encoder's own tokenizer.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -52,8 +53,8 @@ class TokenPosition:
 def bind_prompt(prompt: str, names: Sequence[str]) -> BoundPrompt:
     """Match a prompt with the subjects' names, given in socket order.
 
-    Raises MMDiffError that says which subject or marker is left over, which name is unknown or doubled, or which marker
-    has no word before it.
+    Raises MMDiffError that says which subject or marker is left over, which name is unknown or doubled, which marker
+    has no word before it, or which word has two.
     """
     markers, names = list(MARKER.finditer(prompt)), [name.strip() for name in names]
     return _bind_markers(prompt, markers, names) if markers else _bind_phrases(prompt, names)
@@ -123,6 +124,12 @@ def _bind_markers(prompt: str, markers: list[re.Match[str]], names: Sequence[str
         read = marker.end()
         subject = next(following) if marker[1] is None else names.index(marker[1].strip())
         entities.append(_entity(text, subject, marker[0]))
+    for first, second in itertools.pairwise(entities):
+        if first.end == second.end:
+            raise MMDiffError(
+                f"The word '{second.word}' of the prompt has two markers, and one word is one subject. Give the other "
+                "subject a word of its own; several photos of one subject go as a batch into one Encode Subject."
+            )
     return BoundPrompt(text + prompt[read:], tuple(entities))
 
 
@@ -133,12 +140,14 @@ def _bind_phrases(prompt: str, names: Sequence[str]) -> BoundPrompt:
         name = names[subject]
         words = r"\s+".join(map(re.escape, name.split()))
         phrase = rf"(?<!\w){words}(?!\w)"
-        spans = (match.span() for match in re.finditer(phrase, prompt, re.IGNORECASE)) if any(map(_ends, name)) else ()
+        found = re.finditer(phrase, prompt, re.IGNORECASE) if any(map(_ends, name)) else ()
+        spans = [match.span() for match in found]
         span = next((span for span in spans if all(span[1] <= a or b <= span[0] for a, b in taken)), None)
         if span is None:
             raise MMDiffError(
-                f"Subject '{name}' stands nowhere in the prompt '{prompt}'. Write its name as a phrase, or "
-                "put <|subj|> after the word it is to be."
+                f"Subject '{name}' stands nowhere in the prompt '{prompt}'"
+                f"{' but where another subject is' if spans else ''}. Write its name as a phrase, or put <|subj|> "
+                "after the word it is to be."
             )
         taken.append(span)
         end = max(index for index in range(*span) if _ends(prompt[index])) + 1

@@ -59,5 +59,15 @@ class PlaceSubject(io.ComfyNode):
                 raise MMDiffError(
                     f"Place Subject: the region of '{subject.name}' is a batch of {len(region)} masks; connect one."
                 )
+            if 0 in region.shape:
+                raise MMDiffError(
+                    f"Place Subject: the region of '{subject.name}' is empty, its shape is {tuple(region.shape)}; "
+                    "connect a mask of at least one pixel."
+                )
+            if not region.isfinite().all():
+                raise MMDiffError(
+                    f"Place Subject: the region of '{subject.name}' has pixels that are not numbers (NaN or infinite); "
+                    "the node that made it failed, look at its output."
+                )
         placed = dataclasses.replace(subject, region=region, start_percent=start_percent, end_percent=end_percent)
         return io.NodeOutput(placed)

@@ -53,14 +53,14 @@ def read_released(folder: Path) -> dict[str, Tensor]:
     tensors = {
         f"{ours}.{key}": value
         for theirs, ours in _CUSTOM_PARTS.items()
-        for key, value in custom[theirs].items()
+        for key, value in _named_tensors(custom[theirs], f"{folder / CUSTOM}, part '{theirs}',").items()
         if value.is_floating_point()  # some transformers versions also saved the integer position ids
     }
-    for key, value in read_pickle(folder / UNET).items():
+    for key, value in _named_tensors(read_pickle(folder / UNET), folder / UNET).items():
         if not _UNET_KEY.fullmatch(key):
             raise MMDiffError(f"{folder / UNET} has the key '{key}', which no released checkpoint has.")
         tensors[f"unet.{key}"] = value
-    for key, value in read_pickle(folder / TEXT).items():
+    for key, value in _named_tensors(read_pickle(folder / TEXT), folder / TEXT).items():
         match = _TEXT_KEY.fullmatch(key)
         if match is None:
             raise MMDiffError(f"{folder / TEXT} has the key '{key}', which no released checkpoint has.")
@@ -68,3 +68,16 @@ def read_released(folder: Path) -> dict[str, Tensor]:
         name = match["name"] or f"{match['old_name']}_proj"
         tensors[f"text.{encoder}.{match['layer']}.{name}.{match['side']}.weight"] = value
     return tensors
+
+
+def _named_tensors(content: object, where: object) -> dict[str, Tensor]:
+    """The content of a file or of a part of it, or an error where it is anything but tensors under names."""
+    if not isinstance(content, dict):
+        raise MMDiffError(f"{where} holds a {type(content).__name__}; wanted is a dictionary of tensors.")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise MMDiffError(
+                f"{where} holds a {type(value).__name__} under {key!r}; wanted are tensors under names. It is not "
+                "MM-Diff's file; download that one."
+            )
+    return content

@@ -12,7 +12,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ...mmdiff_core import MMDiffError, Subject, bind_prompt, locate
-from ...mmdiff_core.prompt import BoundPrompt, TokenPosition
+from ...mmdiff_core.prompt import MARKER, BoundPrompt, TokenPosition
 from .lora import patch_text_encoders
 from .model import HostedMMDiff
 
@@ -61,6 +61,11 @@ def bind(
     binding, and a report. Raises MMDiffError where prompt and subjects do not match or the encoder is wrong.
     """
     _check(mmdiff, clip, subjects)
+    if marker := MARKER.search(negative_prompt):
+        raise MMDiffError(
+            f"Multi-Subject Binding: the negative prompt has the marker {marker[0]}; take it out. Subjects are bound "
+            "to words of the positive prompt alone."
+        )
     bound = bind_prompt(prompt, [subject.name for subject in subjects])
     clip = patch_text_encoders(clip, mmdiff.core)
     tokens = _tokens(clip, bound, negative_prompt)
