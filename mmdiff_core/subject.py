@@ -102,15 +102,18 @@ def load_subject(path: Path) -> Subject:
     tensors, metadata = read_safetensors(path)
     if "mmdiff_subject" not in metadata:
         raise MMDiffError(f"{path} is a safetensors file but not a saved subject; choose one that Save Subject wrote.")
-    fields = json.loads(metadata["mmdiff_subject"])
-    found = fields.pop("format")
-    if found != FORMAT:
+    try:
+        fields = json.loads(metadata["mmdiff_subject"])
+        found = fields.pop("format")
+        if found == FORMAT:
+            return Subject(
+                tokens=tensors["tokens"],
+                entity={key[len("entity.") :]: value for key, value in tensors.items() if key.startswith("entity.")},
+                region=tensors.get("region"),
+                **fields,
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MMDiffError(
-            f"{path} is a subject of format {found}, this version reads format {FORMAT}; update the pack."
-        )
-    return Subject(
-        tokens=tensors["tokens"],
-        entity={key[len("entity.") :]: value for key, value in tensors.items() if key.startswith("entity.")},
-        region=tensors.get("region"),
-        **fields,
-    )
+            f"{path} is a saved subject with parts missing or unknown ({type(error).__name__}: {error}). Save it again."
+        ) from error
+    raise MMDiffError(f"{path} is a subject of format {found}, this version reads format {FORMAT}; update the pack.")

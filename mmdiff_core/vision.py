@@ -18,7 +18,10 @@ class VisionTowers:
 
     def __init__(self, original: CLIPVisionModelWithProjection, mmdiff: MMDiff) -> None:
         heads, config = mmdiff.heads, original.config
-        found, wanted = (config.hidden_size, config.projection_dim), (heads.patch_width, heads.cls_width)
+        found, wanted = (
+            (config.hidden_size, getattr(config, "projection_dim", None)),
+            (heads.patch_width, heads.cls_width),
+        )
         if found != wanted:
             raise MMDiffError(
                 f"The vision encoder has hidden width {found[0]} and projection {found[1]}, the checkpoint wants "
@@ -28,7 +31,13 @@ class VisionTowers:
         self.tuned = original
         if mmdiff.vision:
             self.tuned = copy.deepcopy(original)
-            self.tuned.load_state_dict({**original.state_dict(), **mmdiff.vision})
+            try:
+                self.tuned.load_state_dict({**original.state_dict(), **mmdiff.vision})
+            except RuntimeError as error:
+                raise MMDiffError(
+                    f"The checkpoint's tuned vision weights do not fit the vision encoder ({error}). "
+                    "Use the encoder it was trained from."
+                ) from error
 
     @torch.inference_mode()
     def cls(self, pixels: Tensor) -> Tensor:

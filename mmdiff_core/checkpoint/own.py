@@ -36,7 +36,7 @@ def load_checkpoint(path: str | Path, operations: Any = nn, dtype: torch.dtype |
         spec, source = _read_metadata(path, metadata)
     try:
         return MMDiff(tensors, spec, source, operations, dtype)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise MMDiffError(f"{path} is an MM-Diff checkpoint with parts missing or misshapen: {error}.") from error
 
 
@@ -65,8 +65,11 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Spec, str]:
         found = entry["format"]
         if found == FORMAT:
             return Spec().replace(**entry["spec"]), entry["source"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise MMDiffError(f"{path} has an `mmdiff` metadata entry that can't be read ({error!r}).") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise MMDiffError(
+            f"{path} has an `mmdiff` metadata entry that can't be read ({type(error).__name__}: {error}). "
+            "Download or convert it again."
+        ) from error
     raise MMDiffError(f"{path} is of format {found}, this version reads format {FORMAT}; update the pack.")
 
 

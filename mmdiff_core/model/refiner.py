@@ -8,6 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..errors import MMDiffError
+
 
 class RefinerAttention(nn.Module):
     """Attn(LN(q); KV = [LN(patches) ; LN(q)]): tokens attend to the patches and to each other."""
@@ -36,6 +38,8 @@ class SERefiner(nn.Module):
 
     def __init__(self, patch_dim: int, dim: int, depth: int, head_dim: int, operations: Any = nn) -> None:
         super().__init__()
+        if dim % head_dim:
+            raise MMDiffError(f"The refiner is {dim} wide, which heads of the spec's head_dim {head_dim} can't share")
         self.proj_in = operations.Linear(patch_dim, dim)
         self.proj_out = operations.Linear(dim, dim)
         self.norm_out = operations.LayerNorm(dim)
