@@ -52,6 +52,18 @@ def _demo(arguments: argparse.Namespace) -> None:
     print(demo.run(arguments.image or demo.PHOTO, arguments.out, arguments.name))
 
 
+def _train(arguments: argparse.Namespace) -> None:
+    try:
+        from .training.config import read_config
+        from .training.trainer import train
+    except ModuleNotFoundError as error:
+        raise MMDiffError(
+            f"Training needs {error.name}, which is not installed: "
+            "pip install diffusers accelerate transformers pyyaml tensorboard tqdm"
+        ) from error
+    train(read_config(arguments.config), arguments.resume)
+
+
 def main() -> int:
     """Run one command; bad input ends with its sentence and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m mmdiff_core", description=sys.modules["mmdiff_core"].__doc__)
@@ -73,6 +85,11 @@ def main() -> int:
     demo.set_defaults(command=_demo)
 
     add_evaluate(commands)
+
+    train = commands.add_parser("train", help="train a checkpoint on a diffusers model")
+    train.add_argument("--config", type=Path, required=True, help="the run as YAML; see docs/training.md")
+    train.add_argument("--resume", action="store_true", help="go on where the run in its `out` folder was last saved")
+    train.set_defaults(command=_train)
 
     arguments = parser.parse_args()
     try:

@@ -1,0 +1,129 @@
+"""The frozen model to train around: a diffusers folder of SDXL's or SD1.5's shape, and a CLIP vision tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from ..errors import MMDiffError
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+class Base(nn.Module):
+    """unet, vae, vision; text: encoders by "l" and "g"; tokenizers: theirs; scheduler: the noise to train with."""
+
+    def __init__(self, folder: str, vision: str, weights: bool, dtype: torch.dtype) -> None:
+        """Load the folders; or, without `weights`, build the same shapes from their configurations on the device that
+        torch's context says.
+
+        Raises MMDiffError where a folder is something else, or a file in it is missing or cut off.
+        """
+        super().__init__()
+        parts = _parts(Path(folder))
+        sdxl = "text_encoder_2" in parts
+
+        def model(kind: Any, path: Path) -> nn.Module:
+            return (_loaded if weights else _shaped)(kind, path, dtype).eval().requires_grad_(False)
+
+        self.unet = model(UNet2DConditionModel, parts["unet"])
+        self.vae = model(AutoencoderKL, parts["vae"])
+        self.text = nn.ModuleDict({"l": model(CLIPTextModel, parts["text_encoder"])})
+        if sdxl:
+            self.text["g"] = model(CLIPTextModelWithProjection, parts["text_encoder_2"])
+        self.vision = model(CLIPVisionModelWithProjection, Path(vision))
+        self.tokenizers = {"l": _opened(CLIPTokenizer, parts["tokenizer"])}
+        if sdxl:
+            self.tokenizers["g"] = _opened(CLIPTokenizer, parts["tokenizer_2"])
+        with torch.device("cpu"):
+            self.scheduler = _opened(DDPMScheduler, parts["scheduler"])
+        prediction = self.scheduler.config.prediction_type
+        if prediction not in ("epsilon", "v_prediction"):
+            raise MMDiffError(
+                f"base: {folder} predicts '{prediction}'; MM-Diff trains models that predict epsilon or v_prediction."
+            )
+
+    @property
+    def attention_layers(self) -> list[str]:
+        """Module paths of all attention layers, in the order in which a checkpoint counts them."""
+        return [name.removesuffix(".processor") for name in self.unet.attn_processors]
+
+    @property
+    def cross_layers(self) -> list[str]:
+        """Module paths of the cross-attention layers."""
+        return [name for name in self.attention_layers if name.endswith("attn2")]
+
+    @property
+    def photo_size(self) -> int:
+        """Side of the photos that the vision tower looks at, pixels."""
+        return self.vision.config.image_size
+
+    def check_resolution(self, resolution: int) -> None:
+        """Raises MMDiffError where a picture of this side can't be halved as often as VAE and UNet do it."""
+        step = 2 ** (len(self.vae.config.block_out_channels) + len(self.unet.config.block_out_channels) - 2)
+        if resolution % step:
+            raise MMDiffError(
+                f"data.resolution is {resolution}; for this base it must be a multiple of {step}, for example "
+                f"{max(step, resolution // step * step)}."
+            )
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, noise: Tensor) -> Tensor:
+        """(B, 3, H, W) pictures in [-1, 1] to latents, drawn with (B, C, h, w) noise."""
+        found = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        return (found.mean.float() + found.std.float() * noise) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) latents to (B, 3, H, W) pictures in [-1, 1]."""
+        return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of a square picture."""
+        side = resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.vae.config.latent_channels, side, side
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    if (folder / "transformer").exists():
+        raise MMDiffError(f"base: {folder} is a model with a transformer; MM-Diff trains SDXL- and SD1.5-shaped UNets.")
+    found = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    wanted = (*_PARTS, "text_encoder_2", "tokenizer_2") if "text_encoder_2" in found else _PARTS
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise MMDiffError(
+            f"base: {folder} is no diffusers model, it lacks {', '.join(missing)}. Wanted is the folder that "
+            "`save_pretrained` writes; a single .safetensors file becomes one with "
+            "StableDiffusionPipeline.from_single_file (or StableDiffusionXLPipeline)."
+        )
+    return found
+
+
+def _loaded(kind: Any, path: Path, dtype: torch.dtype) -> nn.Module:
+    name = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
+    model, info = _opened(kind, path, **{name: dtype}, output_loading_info=True)
+    if info["missing_keys"]:
+        raise MMDiffError(f"{path} lacks weights, among them {sorted(info['missing_keys'])[0]}; download it again.")
+    return model
+
+
+def _shaped(kind: Any, path: Path, dtype: torch.dtype) -> nn.Module:
+    if kind.__module__.startswith("diffusers"):
+        _opened(kind, path, method="load_config")
+        model = kind.from_config(kind.load_config(path))
+    else:
+        model = kind(_opened(kind.config_class, path))
+    return nn.Module.to(model, dtype)  # diffusers' own `to` warns of what can't matter here
+
+
+def _opened(kind: Any, path: Path, method: str = "from_pretrained", **options: Any) -> Any:
+    try:
+        return getattr(kind, method)(path, **options, **({"local_files_only": True} if path.is_dir() else {}))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MMDiffError(f"{path} can't be read as a {kind.__name__}: {reason}") from error

@@ -1,0 +1,187 @@
+"""Batches: scenes with all that is random about them, as a function of the run's seed and the sample's index alone.
+
+So a batch is the same however many processes, workers or restarts lie between the start and it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..constraint import has_gradient
+from ..prompt import BoundPrompt, Entity, locate
+from .config import Config
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples with up to S subjects.
+
+    image: (B, 3, H, W) in [-1, 1]; masks: (B, S, H, W) in [0, 1]; references: (B, S, 3, P, P) in [0, 1].
+    ids: (B, 77) tokens by text encoder; words: (B, S) positions of the entity words by text encoder.
+    fused: (B, S) bool, the word is fused with its subject; valid: (B, S) bool, the image branch sees the subject.
+    text, image_branch: (B, S) bool, which subjects the two constraints count.
+    masked: (B,) bool, denoising counts inside the masks only; time: (B,) in [0, 1) of the noise schedule.
+    noise: a seed for each sample's noise; records: where each sample comes from.
+    """
+
+    image: Tensor
+    masks: Tensor
+    references: Tensor
+    ids: dict[str, Tensor]
+    words: dict[str, Tensor]
+    fused: Tensor
+    valid: Tensor
+    text: Tensor
+    image_branch: Tensor
+    masked: Tensor
+    time: Tensor
+    noise: list[int]
+    records: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: moved(one) for key, one in value.items()}
+            return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+
+        return Batch(**{field.name: moved(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
+    def counts(self) -> Tensor:
+        """(3,): samples, subjects that the text constraint counts, subjects that the image constraint counts."""
+        return torch.stack([torch.tensor(len(self.records)), self.text.sum(), self.image_branch.sum()]).float()
+
+    def randn(self, shape: tuple[int, ...], stream: int) -> Tensor:
+        """(B, *shape) noise, the same for a sample on any device; streams are independent of each other."""
+        seeds = (int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) for seed in self.noise)
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(drawn).to(self.image.device)
+
+
+class Indexed(Dataset):
+    """A dataset whose items know their index."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], "index": index}
+
+
+class Steps:
+    """The indices of one process, batch by batch, for a range of steps.
+
+    All processes' batches of a step together are `batch x accumulation x processes` consecutive indices.
+    """
+
+    def __init__(self, steps: range, batch: int, accumulation: int, process: int, processes: int) -> None:
+        self.steps = steps
+        self.batch = batch
+        self.accumulation = accumulation
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for turn in range(self.steps.start * self.accumulation, self.steps.stop * self.accumulation):
+            first = (turn * self.processes + self.process) * self.batch
+            yield list(range(first, first + self.batch))
+
+
+class Collate:
+    """Items of a dataset to a Batch: tokens, entity words, dropped conditions, noise."""
+
+    def __init__(self, tokenizers: Mapping[str, Any], config: Config) -> None:
+        self.tokenizers = tokenizers
+        self.config = config
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> Batch:
+        draws = [np.random.default_rng([self.config.seed, item["index"]]) for item in items]
+        drop, masked, time = (torch.tensor([draw.random() for draw in draws]) for _ in range(3))
+        noise = [int(draw.integers(2**62)) for draw in draws]
+        shares = self.config.drop
+        no_text = drop < shares.both + shares.text
+        no_image = (drop < shares.both) | (~no_text & (drop < shares.both + shares.text + shares.image))
+
+        size = max(1, *(len(item["entities"]) for item in items))
+        present = torch.stack([torch.arange(size) < len(item["entities"]) for item in items])
+        masks = torch.stack([_padded(item["masks"], size) for item in items])
+        words, found = self._words(items, size)
+        valid = present & found & ~no_image[:, None]
+        fused = valid & ~no_text[:, None]
+        seen = masks.flatten(2).any(dim=2)
+        return Batch(
+            image=torch.stack([item["image"] for item in items]),
+            masks=masks,
+            references=torch.stack([_padded(item["references"], size) for item in items]),
+            ids=self.ids(["" if empty else item["caption"] for item, empty in zip(items, no_text, strict=True)]),
+            words=words,
+            fused=fused,
+            valid=valid,
+            text=fused & seen,
+            image_branch=has_gradient(valid, self.config.model.null_token) & seen,
+            masked=(masked < self.config.loss.masked) & (valid & seen).any(dim=1),
+            time=time,
+            noise=noise,
+            records=[item["record"] for item in items],
+        )
+
+    def unconditional(self, batch: Batch) -> Batch:
+        """The batch without text and subjects."""
+        none = torch.zeros_like(batch.valid)
+        ids = {encoder: ids.to(none.device) for encoder, ids in self.ids([""] * len(none)).items()}
+        return dataclasses.replace(batch, ids=ids, fused=none, valid=none)
+
+    def ids(self, captions: list[str]) -> dict[str, Tensor]:
+        """(B, 77) tokens by text encoder; what does not fit is cut off."""
+        return {
+            encoder: tokenizer(
+                captions,
+                padding="max_length",
+                truncation=True,
+                max_length=tokenizer.model_max_length,
+                return_tensors="pt",
+            ).input_ids
+            for encoder, tokenizer in self.tokenizers.items()
+        }
+
+    def _words(self, items: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Positions of the entity words, and which of them stand in what is left of their captions."""
+        words = {encoder: torch.zeros(len(items), size, dtype=torch.long) for encoder in self.tokenizers}
+        found = torch.ones(len(items), size, dtype=torch.bool)
+        for row, item in enumerate(items):
+            caption = item["caption"]
+            bound = BoundPrompt(
+                caption,
+                tuple(
+                    Entity(caption[start:end].split()[-1], end, number)
+                    for number, (start, end) in enumerate(item["entities"])
+                ),
+            )
+            for encoder, tokenizer in self.tokenizers.items():
+                for number, place in enumerate(locate(bound, lambda text, t=tokenizer: _chunks(t, text))):
+                    words[encoder][row, number] = place.index
+                    found[row, number] &= place.chunk == 0
+        return words, found
+
+
+def _chunks(tokenizer: Any, text: str) -> list[list[int | None]]:
+    """Tokens as `prompt.locate` wants them: chunks of the encoder's length, start and end None."""
+    ids, room = tokenizer(text, add_special_tokens=False, verbose=False).input_ids, tokenizer.model_max_length - 2
+    return [[None, *ids[start : start + room], None] for start in range(0, len(ids), room)]
+
+
+def _padded(values: Tensor, size: int) -> Tensor:
+    """(S, ...) to (size, ...) with zeros."""
+    return nn.functional.pad(values, (0, 0) * (values.ndim - 1) + (0, size - len(values)))

@@ -1,0 +1,47 @@
+"""The dataset that a configuration names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from ..errors import MMDiffError
+from .config import Config
+
+DATASETS = {
+    "annotated": "mmdiff_core.data.annotated:AnnotatedScenes",
+    "world": "mmdiff_core.world.scenes:WorldScenes",
+}
+
+
+def open_dataset(config: Config, photo_size: int) -> Any:
+    """The dataset that `data.kind` names. Raises MMDiffError for a kind or an option that does not exist."""
+    module, _, name = DATASETS.get(config.data.kind, config.data.kind).partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MMDiffError(
+            f"data.kind is {config.data.kind!r}, which can't be opened ({error}); it must be one of "
+            f"{', '.join(DATASETS)}, or package.module:Class of your own."
+        ) from error
+    given = {"resolution": config.data.resolution, "photo_size": photo_size, "seed": config.seed}
+    options = inspect.signature(kind).parameters
+    for option in config.data.options:
+        if option not in options or option in given:
+            known = ", ".join(one for one in options if one not in given)
+            raise MMDiffError(f"There is no key data.options.{option}; for {config.data.kind} there are {known}.")
+    for option, parameter in options.items():
+        if parameter.default is parameter.empty and option not in given and option not in config.data.options:
+            raise MMDiffError(f"The key data.options.{option} is missing; {config.data.kind} needs it.")
+    return kind(**given, **config.data.options)
+
+
+def check_pairs(config: Config, dataset: Any) -> None:
+    """Raises MMDiffError where the image constraint can't act on any scene of the dataset."""
+    if config.loss.image and not config.model.null_token and dataset.max_subjects < 2:
+        raise MMDiffError(
+            f"loss.image is {config.loss.image:g}, and no scene of the data ({config.data.kind}) shows two subjects. "
+            "The tokens of a single subject share one softmax, so their map is 1 everywhere and the constraint has no "
+            "gradient. Train on scenes with pairs, set model.null_token to true, or set loss.image to 0."
+        )

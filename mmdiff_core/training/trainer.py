@@ -1,0 +1,231 @@
+"""The training loop: one step after another, saved so that it can go on exactly where it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from diffusers.training_utils import EMAModel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from ..checkpoint import save_checkpoint
+from ..errors import MMDiffError
+from .base import Base
+from .batches import Batch, Collate, Indexed, Steps
+from .config import Config, Drop
+from .datasets import check_pairs, open_dataset
+from .losses import PARTS, losses
+from .memory import estimate, memory_lines
+from .model import Trainee
+from .samples import sample, write_sheet
+from .state import State, load_optimizer, load_weights, optimizer_state, read_state, trained_weights, write_state
+
+
+def train(config: Config, resume: bool) -> None:
+    """Train from the start, or go on where the run in `out` was last saved.
+
+    Raises MMDiffError for a configuration that does not fit the base or the data, before weights are loaded; for a loss
+    that is not finite; and where nothing can be written.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they run in the loader's processes
+    transformers_logging.disable_progress_bar()
+    bf16 = config.train.precision == "bf16"
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    with torch.device("meta"):
+        shape = Base(config.base, config.vision, weights=False, dtype=torch.bfloat16 if bf16 else torch.float32)
+    shape.check_resolution(config.data.resolution)
+    dataset = open_dataset(config, shape.photo_size)
+    check_pairs(config, dataset)
+    state = _earlier(config, resume)
+    accelerator.print(memory_lines(estimate(config, shape, dataset.max_subjects, accelerator.device.type)))
+    torch.manual_seed(config.seed)
+    trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=shape.unet.dtype), config)
+    Trainer(config, accelerator, trainee, dataset, state).run()
+
+
+def _earlier(config: Config, resume: bool) -> State | None:
+    """The state to go on from. Raises MMDiffError where a run would be overwritten."""
+    path = Path(config.out) / "state.safetensors"
+    if not path.exists():
+        return None
+    if not resume:
+        raise MMDiffError(f"out: {config.out} holds a run already. Go on with it by --resume, or name another folder.")
+    return read_state(path, config)
+
+
+class Trainer:
+    """One run: the model and its optimizer, spread over processes as accelerate was told, and where they are saved."""
+
+    def __init__(
+        self, config: Config, accelerator: Accelerator, trainee: Trainee, dataset: Any, state: State | None
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.trainee = trainee
+        self.dataset = dataset
+        self.out = Path(config.out)
+        self.model, self.optimizer = accelerator.prepare(trainee, _optimizer(config, trainee))
+        self.start = state.step if state else 0
+        self.ema = None
+        if config.train.ema:
+            if state:
+                load_weights(self.model, state.averaged)
+            self.ema = EMAModel(self._trained(), decay=config.train.ema)
+            self.ema.optimization_step = self.start
+        if state:
+            load_weights(self.model, state.weights)
+            load_optimizer(self.model, self.optimizer.optimizer, state.optimizer)
+        self.collate = Collate(trainee.base.tokenizers, config)
+
+    def run(self) -> None:
+        """All steps that are left."""
+        config, main = self.config, self.accelerator.is_main_process
+        steps = range(self.start, config.train.steps)
+        batches = iter(self._loader(steps))
+        log = _Log(self.out, self.start) if main else None
+        bar = tqdm(steps, initial=self.start, total=config.train.steps, disable=not main, unit="step")
+        for step in bar:
+            values = self._step(step, [next(batches) for _ in range(config.train.accumulation)])
+            if log:
+                log.write(step, values)
+                bar.set_postfix({name: f"{values[name]:.4f}" for name in PARTS})
+            done = step + 1
+            if done % config.save.every == 0 or done == config.train.steps:
+                self._save(done)
+            if config.samples.every and done % config.samples.every == 0:
+                self._sample(done)
+
+    def _loader(self, steps: range) -> DataLoader:
+        accelerator, config = self.accelerator, self.config
+        indices = Steps(
+            steps,
+            config.train.batch,
+            config.train.accumulation,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        return DataLoader(
+            Indexed(self.dataset),
+            batch_sampler=indices,
+            collate_fn=self.collate,
+            num_workers=config.data.workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+
+    def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
+        """One step of the optimizer. Every loss is a mean over the step's samples (or subjects) in all processes, so
+        that it does not matter how they are divided into batches and processes."""
+        accelerator, config = self.accelerator, self.config
+        totals = accelerator.reduce(sum(batch.counts() for batch in batches).to(accelerator.device)).clamp_min(1)
+        weights = torch.tensor([1.0, config.loss.text, config.loss.image], device=accelerator.device)
+        sums = torch.zeros_like(totals)
+        for number, batch in enumerate(batches, 1):
+            with nullcontext() if number == len(batches) else accelerator.no_sync(self.model):
+                found = self.model(losses, batch.to(accelerator.device))
+                parts = torch.stack([found[part].sum() for part in PARTS])
+                # Processes average their gradients, and these are shares of one sum.
+                accelerator.backward((weights * parts / totals).sum() * accelerator.num_processes)
+            sums += parts.detach()
+        means = accelerator.reduce(sums) / totals
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), config.train.clip)
+        whole = (weights * means).sum()
+        names, numbers = ("loss", *PARTS, "gradient"), torch.stack([whole, *means, torch.as_tensor(norm).to(whole)])
+        if not numbers.isfinite().all():
+            self._stop(step, dict(zip(names, numbers.tolist(), strict=True)), batches)
+        rise = min(1.0, (step + 1) / config.train.warmup) if config.train.warmup else 1.0
+        for group, rate in zip(self.optimizer.param_groups, (config.train.lr, config.train.vision_lr), strict=False):
+            group["lr"] = rate * rise
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.step(self._trained())
+        return dict(zip(names, numbers.tolist(), strict=True))
+
+    def _stop(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
+        records = gather_object([record for batch in batches for record in batch.records])
+        bad = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise MMDiffError(
+            f"Step {step} is not finite ({bad}); nothing of it was kept. Its records were {', '.join(records)}. "
+            "Look at them, or lower train.lr, and go on from the last save with --resume."
+        )
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, where there are any."""
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(self._trained())
+        self.ema.copy_to(self._trained())
+        yield
+        self.ema.restore(self._trained())
+
+    def _save(self, done: int) -> None:
+        """A checkpoint for use, then the state to go on from; each is whole or not there."""
+        weights = trained_weights(self.model)
+        with self._averaged():
+            averaged = trained_weights(self.model) if self.ema else {}
+        optimizer = optimizer_state(self.model, self.optimizer.optimizer)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.trainee.checkpoint(averaged or weights), self.out / f"step-{done:08}.safetensors")
+            write_state(self.out / "state.safetensors", State(done, weights, averaged, optimizer), self.config)
+            for old in sorted(self.out.glob("step-*.safetensors"))[: -self.config.save.keep]:
+                old.unlink()
+        self.accelerator.wait_for_everyone()
+
+    def _sample(self, done: int) -> None:
+        """A sheet of the data's first scenes, all conditions kept."""
+        wanted = self.config.samples
+        collate = Collate(self.trainee.base.tokenizers, dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
+        items = Indexed(self.dataset)
+        batch = collate([items[index] for index in range(wanted.count)]).to(self.accelerator.device)
+        with self._averaged():
+            drawn = self.model(sample, batch, collate.unconditional(batch), wanted.steps, wanted.guidance)
+        if self.accelerator.is_main_process:
+            write_sheet(self.out / "samples" / f"step-{done:08}.png", batch, drawn)
+
+
+def _optimizer(config: Config, trainee: Trainee) -> torch.optim.Optimizer:
+    tower = list(trainee.tower.parameters()) if trainee.tower else []
+    others = [*trainee.mmdiff.parameters(), *([] if trainee.null is None else [trainee.null])]
+    groups = [[one for one in group if one.requires_grad] for group in (others, tower)]
+    kind = torch.optim.AdamW
+    if config.train.optimizer == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit as kind
+    return kind([{"params": group} for group in groups if group], lr=config.train.lr, **_adam(config))
+
+
+def _adam(config: Config) -> dict[str, Any]:
+    return {"betas": (0.9, 0.999), "weight_decay": config.train.weight_decay}
+
+
+class _Log:
+    """Losses of each step, as lines of JSON and for TensorBoard; steps that will be done again are taken off."""
+
+    def __init__(self, out: Path, start: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "losses.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("".join(line + "\n" for line in lines[:start]))
+        self.file = path.open("a")
+        self.board = SummaryWriter(str(out / "logs"), purge_step=start)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)

@@ -1,0 +1,112 @@
+"""Multi-modal cross-attention inside a diffusers UNet, and the maps of the layers that are constrained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..constraint import image_maps, text_maps
+from ..model.attention import attend, multimodal_cross_attention
+
+
+@dataclass
+class Subjects:
+    """What the attention layers know of a batch's subjects, and the maps that they leave here.
+
+    tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, S), positions in the text;
+    null: (1, 1, D) or None. text, image: (B, N, S) maps by layer, head-averaged.
+    """
+
+    tokens: Tensor
+    valid: Tensor
+    words: Tensor
+    null: Tensor | None
+    text: dict[str, Tensor] = field(default_factory=dict)
+    image: dict[str, Tensor] = field(default_factory=dict)
+
+
+class SelfAttention:
+    """Self-attention with LoRA."""
+
+    def __init__(self, pairs: nn.ModuleDict) -> None:
+        self.pairs = pairs
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, subjects: Subjects | None = None, **unused: Any
+    ) -> Tensor:
+        q, k, v = (getattr(attn, f"to_{n}")(hidden_states) + self.pairs[f"to_{n}_lora"](hidden_states) for n in "qkv")
+        out = attend(q, k, v, attn.heads)
+        return attn.to_out[0](out) + self.pairs["to_out_lora"](out)
+
+
+class CrossAttention:
+    """Multi-modal cross-attention; `text`, `image`: whether to record the layer's map of that branch."""
+
+    def __init__(self, layer: str, pairs: nn.ModuleDict, text: bool, image: bool) -> None:
+        self.layer = layer
+        self.pairs = pairs
+        self.text = text
+        self.image = image
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        subjects: Subjects | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        def record(q: Tensor, k: Tensor, k_subject: Tensor) -> None:
+            # Recomputed in the backward pass rather than kept, since the maps of all tokens are large. Where a whole
+            # block is recomputed, this runs again and the maps of the first time, which hold the graph, stay.
+            if self.text:
+                found = _recomputed(text_maps, q, k, subjects.words, attn.heads)
+                subjects.text.setdefault(self.layer, found)
+            if self.image:
+                null = subjects.null
+                if null is not None:
+                    null = attn.to_k(null) + self.pairs["to_k_lora_image"](null)
+                    null = null.expand(len(q), -1, -1)
+                found = _recomputed(image_maps, q, k_subject, subjects.valid, attn.heads, null)
+                subjects.image.setdefault(self.layer, found)
+
+        return multimodal_cross_attention(
+            hidden_states,
+            encoder_hidden_states,
+            subjects.tokens,
+            subjects.valid,
+            attn,
+            self.pairs,
+            attn.heads,
+            weight=1.0,
+            observe=record,
+        )
+
+
+def _recomputed(function: Any, *arguments: Any) -> Tensor:
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def bind_unet(unet: UNet2DConditionModel, lora: nn.ModuleDict, text: Collection[str], image: Collection[str]) -> None:
+    """Give every attention layer of a UNet its LoRA pairs; text, image: the layers that record the branch's map.
+
+    lora: pairs by the number of their layer, as `MMDiff.unet`.
+    """
+    processors = {}
+    for number, name in enumerate(unet.attn_processors):
+        layer, pairs = name.removesuffix(".processor"), lora[str(number)]
+        if layer.endswith("attn2"):
+            processors[name] = CrossAttention(layer, pairs, layer in text, layer in image)
+        else:
+            processors[name] = SelfAttention(pairs)
+    unet.set_attn_processor(processors)
