@@ -37,8 +37,8 @@ def subject_term(q: Tensor, k: Tensor, v: Tensor, heads: int, reach: Tensor | No
 
 
 def _bias(reach: Tensor) -> Tensor:
-    """(B, N, T) in [0, 1] to the (B, 1, N, T) logits it adds."""
-    return reach.float().clamp_min(torch.finfo(torch.float32).tiny).log().unsqueeze(1)
+    """(B, N, T) in [0, 1] to the (B, 1, N, T) logits it adds; where all are 0, which a softmax can't take, none."""
+    return reach.float().log().masked_fill(reach.amax(dim=-1, keepdim=True) == 0, 0.0).unsqueeze(1)
 
 
 def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) -> Tensor:
@@ -73,8 +73,9 @@ def gated_subject_term(
     q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
     logits = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float()
     if reach is not None:
-        logits = logits + _bias(reach)
-        gates = gates * torch.stack([own.amax(dim=-1) for own in reach.split(list(sizes), dim=-1)], dim=-1)
+        each = reach.split(list(sizes), dim=-1)
+        logits = logits + torch.cat([_bias(own) for own in each], dim=-1)
+        gates = gates * torch.stack([own.amax(dim=-1) for own in each], dim=-1)
     shares = [
         own.softmax(dim=-1) * gate.unsqueeze(1)
         for own, gate in zip(logits.split(list(sizes), dim=-1), gates.split(1, dim=-1), strict=True)
