@@ -1,0 +1,1 @@
+"""Training data: annotated pictures, and references varied so that copying them solves nothing."""

@@ -1,0 +1,80 @@
+"""References as other photos of the same subject, so that copying one solves nothing. The target is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+TURN = 25.0  # degrees to either side
+FILL = (0.7, 1.0)  # longer side of the turned subject, as a share of the photo's
+JITTER = 0.12  # brightness, contrast and saturation, up or down by this share
+# What lies behind the subject. Black comes most: that is what a mask leaves of a user's photo.
+BACKGROUNDS = {"black": 0.5, "plain": 0.2, "noise": 0.15, "scene": 0.15}
+
+
+def vary(
+    subject: Image.Image,
+    size: int,
+    random: np.random.Generator,
+    scene: Callable[[int, np.random.Generator], Image.Image] | None = None,
+) -> Image.Image:
+    """One more photo of a subject: flipped, turned, zoomed, with other light, on another background.
+
+    subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
+    background of a given side; without it there are only black, plain and noisy ones. Returns RGB, size x size.
+    """
+    if random.random() < 0.5:
+        subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if max(subject.size) > 2 * size:  # turning the pixels of a large photo would only cost time
+        subject = fitted(subject, 2 * size)
+    subject = subject.rotate(random.uniform(-TURN, TURN), Image.Resampling.BICUBIC, expand=True)
+    subject = fitted(subject, round(size * random.uniform(*FILL)))
+    gain, contrast, saturation = random.uniform(1 - JITTER, 1 + JITTER, 3)
+    subject = recoloured(subject, 0.0, saturation, gain * contrast, 128 * gain * (1 - contrast))
+
+    kinds = [kind for kind in BACKGROUNDS if kind != "scene" or scene]
+    weights = np.array([BACKGROUNDS[kind] for kind in kinds])
+    kind = kinds[random.choice(len(kinds), p=weights / weights.sum())]
+    if kind == "scene":
+        photo = scene(size, random)
+    elif kind == "noise":
+        photo = Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8))
+    else:
+        photo = Image.new(
+            "RGB", (size, size), tuple(random.integers(0, 256, 3).tolist()) if kind == "plain" else "black"
+        )
+    left, top = (int(random.integers(0, size - side + 1)) for side in subject.size)
+    photo.paste(subject, (left, top), subject)
+    return photo
+
+
+def fitted(picture: Image.Image, longer: int) -> Image.Image:
+    """The picture with its longer side at `longer` pixels."""
+    scale = longer / max(picture.size)
+    size = [max(1, round(side * scale)) for side in picture.size]
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
+
+
+def recoloured(
+    picture: Image.Image, hue: float, saturation: float = 1.0, gain: float = 1.0, offset: float = 0.0
+) -> Image.Image:
+    """RGBA with its hues turned by `hue` (radians) at equal luma, its saturation and brightness changed.
+
+    Opacity stays. gain multiplies, offset (in 8-bit steps) adds.
+    """
+    cosine, sine = np.cos(hue), np.sin(hue)
+    turned = _LUMA + saturation * (cosine * _CHROMA + sine * _QUARTER_TURN)
+    matrix = np.concatenate([gain * turned, np.full((3, 1), offset)], 1)
+    colours = picture.convert("RGB").convert("RGB", tuple(matrix.ravel().tolist()))
+    colours.putalpha(picture.getchannel("A"))
+    return colours
+
+
+# Luma and the two chroma axes of YIQ: hues turn in the plane of the chroma axes.
+_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TO_RGB = np.linalg.inv(_FROM_RGB)
+_LUMA = _TO_RGB @ np.diag([1, 0, 0]) @ _FROM_RGB
+_CHROMA = _TO_RGB @ np.diag([0, 1, 1]) @ _FROM_RGB
+_QUARTER_TURN = _TO_RGB @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _FROM_RGB
