@@ -1,4 +1,4 @@
-"""A real server with this pack and the golden loaders in a folder of its own, spoken to over HTTP."""
+"""A real server with this pack, the golden loaders and the recorded release in a folder of its own, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT.parent / "shared" / "golden"
 STAND_INS = {
     "CheckpointLoaderSimple": "GoldenCheckpoint",
     "CLIPVisionLoader": "GoldenClipVision",
@@ -31,6 +32,9 @@ class Server:
         packs.mkdir(parents=True)
         (packs / "mm-diff").symlink_to(ROOT)
         (packs / "golden_nodes").symlink_to(ROOT / "tests" / "host" / "golden_nodes")
+        self.models = folder / "models" / "mmdiff"
+        self.models.mkdir(parents=True)
+        (self.models / "portrait_generation").symlink_to(GOLDEN / "official")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]

@@ -18,10 +18,9 @@ import comfy.utils
 import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
+from live_server import GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor
-
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
 
 @cache

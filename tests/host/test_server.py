@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from live_server import GOLDEN, ROOT, Server, with_stand_ins
 from PIL import Image
-from live_server import ROOT, Server, with_stand_ins
-from stack import GOLDEN
 from tiny_sd15 import general_checkpoint
 
 WORKFLOWS = sorted((Path(__file__).parent / "workflows").glob("*.json"))
@@ -26,23 +25,16 @@ def changed(graph: dict, kind: str, **inputs: object) -> dict:
     }
 
 
-def fill_models(folder: Path, pack) -> None:
-    """The recorded release and a general checkpoint, where the example workflows look for them."""
-    models = folder / "models" / "mmdiff"
-    models.mkdir(parents=True)
-    (models / "portrait_generation").symlink_to(GOLDEN / "official")
-    general_checkpoint(pack, models)
-    (models / "general.safetensors").rename(models / "general_sd15.safetensors")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, pack):
     if not GOLDEN.exists():
         pytest.skip(f"no recordings at {GOLDEN}")
     folder = tmp_path_factory.mktemp("server")
-    fill_models(folder, pack)
+    server = Server(folder)
+    general_checkpoint(pack, server.models)
+    (server.models / "general.safetensors").rename(server.models / "general_sd15.safetensors")
     shutil.copy(ROOT / "assets" / "cat.jpg", folder / "example.png")
-    with Server(folder) as running:
+    with server as running:
         running.upload(folder / "example.png")
         yield running
 

@@ -1,0 +1,125 @@
+"""Graphs in the real front end: the shipped workflows, growing sockets, the search, the help."""
+
+import json
+import re
+
+import pytest
+from live_server import ROOT
+
+SHIPPED = sorted((ROOT / "example_workflows").glob("*.json"))
+HOLLOW = 7  # the shape of an optional socket
+OURS = sorted(path.stem for path in (ROOT / "js" / "docs").glob("*.md"))
+
+
+def posted(page) -> dict:
+    """What the page would post to the server: node number to (class, inputs)."""
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
+    return {number: (node["class_type"], node["inputs"]) for number, node in prompt.items()}
+
+
+def add(page, kind: str, x: int, y: int) -> int:
+    """The number of a new node at a place of the canvas."""
+    return page.evaluate(
+        """([kind, x, y]) => {
+            const node = LiteGraph.createNode(kind)
+            node.pos = [x, y]
+            app.graph.add(node)
+            return node.id
+        }""",
+        [kind, x, y],
+    )
+
+
+def place(page, number: int, slot: str) -> tuple[float, float]:
+    """Where on the page the dot of a node's socket is: an input by name, or its first output."""
+    return tuple(
+        page.evaluate(
+            """([number, slot]) => {
+                const node = app.graph.getNodeById(number)
+                const index = node.inputs.findIndex((one) => one.name === slot)
+                const dot = index < 0 ? node.getOutputPos(0) : node.getInputPos(index)
+                const [x, y] = app.canvas.ds.convertOffsetToCanvas(dot)
+                const canvas = app.canvas.canvas.getBoundingClientRect()
+                return [x + canvas.left, y + canvas.top]
+            }""",
+            [number, slot],
+        )
+    )
+
+
+def subjects(page, number: int) -> list[str]:
+    names = page.evaluate("number => app.graph.getNodeById(number).inputs.map((one) => one.name)", number)
+    return [name.removeprefix("subjects.") for name in names if name.startswith("subjects.")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_workflow_opens_whole_and_posts_what_it_should(page, path):
+    graph = json.loads(path.read_text())
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+    nodes = page.evaluate(
+        """HOLLOW => app.graph.nodes.map((node) => ({
+            id: node.id,
+            known: node.type in LiteGraph.registered_node_types,
+            open: node.inputs.filter((one) => !one.widget && one.link == null && one.shape !== HOLLOW)
+                .map((one) => one.name),
+            values: node.serialize().widgets_values,
+        }))""",
+        HOLLOW,
+    )
+    assert [node["id"] for node in nodes if not node["known"]] == [], "nodes nobody knows"
+    assert {node["id"]: node["open"] for node in nodes if node["open"]} == {}, "required sockets without a link"
+    saved = {str(node["id"]): node.get("widgets_values") for node in graph["nodes"]}
+    assert {str(node["id"]): node["values"] for node in nodes} == saved, "no value shifted to another widget"
+    wanted = json.loads((ROOT / "tests" / "host" / "workflows" / path.name).read_text())
+    assert posted(page) == {number: (node["class_type"], node["inputs"]) for number, node in wanted.items()}
+
+
+def test_a_socket_appears_for_the_next_subject(page):
+    bind = add(page, "MMDiffBindSubjects", 500, 100)
+    sources = [add(page, "MMDiffEncodeSubject", 100, 50 + 220 * number) for number in range(3)]
+    assert subjects(page, bind) == ["subject_0", "subject_1"]
+    for number, source in enumerate(sources):
+        page.mouse.move(*place(page, source, "subject"))
+        page.mouse.down()
+        page.mouse.move(*place(page, bind, f"subjects.subject_{number}"), steps=8)
+        page.mouse.up()
+        page.wait_for_function(
+            "([bind, count]) => app.graph.getNodeById(bind).inputs.filter((one) => one.link != null).length === count",
+            arg=[bind, number + 1],
+        )
+    assert subjects(page, bind) == ["subject_0", "subject_1", "subject_2", "subject_3"]
+    inputs = posted(page)[str(bind)][1]
+    connected = {name: value for name, value in inputs.items() if name.startswith("subjects.")}
+    assert connected == {f"subjects.subject_{number}": [str(source), 0] for number, source in enumerate(sources)}
+
+
+def test_a_node_is_found_by_another_word_for_it(page):
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    page.keyboard.type("photomaker")
+    page.get_by_text("Encode Subject", exact=True).first.click()
+    page.wait_for_function("app.graph.nodes.some((node) => node.type === 'MMDiffEncodeSubject')")
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_help_page_names_every_input_and_no_other(server, kind):
+    node = json.loads(server.get(f"/object_info/{kind}"))[kind]
+    help_page = server.get(f"/extensions/mm-diff/docs/{kind}.md").decode()
+    assert help_page.startswith(f"# {node['display_name']}\n")
+    rows = re.findall(r"^\| (`.+?) \|", help_page.split("| input |")[1].split("\n\n")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    inputs = [name for group in ("required", "optional") for name in node["input"].get(group, {})]
+    grown = ["subject_0", "subject_1"] if "subjects" in inputs else []
+    assert sorted(named) == sorted({*inputs, *grown} - {"subjects"})
+
+
+def test_every_node_has_a_help_page(server):
+    listed = json.loads(server.get("/object_info"))
+    assert [name for name in sorted(listed) if name.startswith("MMDiff")] == OURS
+
+
+def test_the_help_opens_beside_the_graph(page):
+    number = add(page, "MMDiffBindSubjects", 500, 300)
+    page.evaluate("number => app.canvas.selectNode(app.graph.getNodeById(number))", number)
+    page.get_by_test_id("info-button").click()
+    page.get_by_role("heading", name="Three ways to bind").wait_for()
+    assert page.get_by_text("a woman<|subj|> and a man<|subj|> at home", exact=True).is_visible()

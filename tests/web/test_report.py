@@ -1,0 +1,104 @@
+"""A golden run through the page: what the nodes say after it."""
+
+import json
+
+import pytest
+from live_server import GOLDEN, ROOT, STAND_INS
+
+HOSTILE = '<img src=x onerror="window.pwned=1">'
+REPORT = "textarea[readonly]"
+
+
+@pytest.fixture(autouse=True)
+def _with_recordings():
+    if not GOLDEN.exists():
+        pytest.skip(f"no recordings at {GOLDEN}")
+
+
+def open_two_people(page, prompt: str, name: str = "Ada") -> int:
+    """The shipped workflow with the golden loaders and one step in the page; returns the binding node's number.
+
+    Every test has a prompt of its own: a node that the server remembers does not run, and says nothing, again.
+    """
+    graph = json.loads((ROOT / "example_workflows" / "Two People.json").read_text())
+    for node in graph["nodes"]:
+        node["type"] = STAND_INS.get(node["type"], node["type"])
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 1
+        elif node["type"] == "MMDiffEncodeSubject" and node["widgets_values"][0] == "Ada":
+            node["widgets_values"][0] = name
+        elif node["type"] == "MMDiffBindSubjects":
+            node["widgets_values"][0] = prompt
+            number = node["id"]
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+    return number
+
+
+def run(page) -> None:
+    """Queue the graph as the Run button does, and wait for the end."""
+    page.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const failed = (event) => reject(event.detail.exception_message)
+            app.api.addEventListener("execution_success", resolve, { once: true })
+            app.api.addEventListener("execution_error", failed, { once: true })
+            app.queuePrompt(0)
+        })"""
+    )
+
+
+def widgets(page, number: int) -> list:
+    return page.evaluate("number => app.graph.getNodeById(number).serialize().widgets_values", number)
+
+
+@pytest.mark.parametrize("vue_nodes", [False, True], ids=["canvas", "vue nodes"])
+def test_the_report_stands_in_the_node(page, vue_nodes):
+    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", vue_nodes)
+    open_two_people(page, f"a {'very ' * vue_nodes}tall woman<|subj|> and a man<|subj|> at home")
+    run(page)
+    page.locator(REPORT).wait_for()
+    token = 3 + vue_nodes
+    assert page.locator(REPORT).input_value().splitlines() == [
+        f"woman -> token {token} of both encoders, subject 1 'Ada'",
+        f"man -> token {token + 3} of both encoders, subject 2 'Ben'",
+    ]
+
+
+def test_the_report_is_no_input_and_not_saved(page):
+    number = open_two_people(page, "a small woman<|subj|> and a man<|subj|> at home")
+    before = widgets(page, number)
+    run(page)
+    page.locator(REPORT).wait_for()
+    assert widgets(page, number) == before
+    prompt = page.evaluate("async () => await app.graphToPrompt()")
+    assert "token" not in json.dumps(prompt), "neither in the saved workflow nor in the posted prompt"
+    page.evaluate("workflow => app.loadGraphData(workflow)", prompt["workflow"])
+    assert widgets(page, number) == before
+    assert page.evaluate("async () => (await app.graphToPrompt()).output") == prompt["output"]
+
+
+def test_the_report_comes_back_with_its_tab(page):
+    open_two_people(page, "a young woman<|subj|> and a man<|subj|> at home")
+    run(page)
+    page.locator(REPORT).wait_for()
+    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.locator(REPORT).wait_for(state="detached")
+    page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    page.locator(REPORT).wait_for()
+    assert page.locator(REPORT).input_value().startswith("woman -> token 3")
+
+
+def test_markup_in_a_prompt_and_a_name_is_text(page):
+    open_two_people(page, f"a woman<|subj|> and a man<|subj|> at home, {HOSTILE}", name=HOSTILE)
+    run(page)
+    page.locator(REPORT).wait_for()
+    assert f"subject 1 '{HOSTILE}'" in page.locator(REPORT).input_value()
+    assert page.evaluate("window.pwned") is None
+
+
+def test_markup_in_an_error_is_text(page):
+    open_two_people(page, f"a woman<|subj:{HOSTILE}|> and a man<|subj|> at home")
+    with pytest.raises(Exception, match="no subject has that name"):
+        run(page)
+    page.get_by_role("button", name="View details").click()
+    page.get_by_text(f"The prompt says <|subj:{HOSTILE}|>").first.wait_for()
+    assert page.evaluate("window.pwned") is None
