@@ -35,7 +35,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 75
 def picture(pack) -> torch.Tensor:
     """The good graph, from the photo to a latent, on the models that every test shares."""
     positive, negative, binding = bound(pack, "Ada on the beach", [subject(pack, "Ada")])
-    return sample(applied(pack, binding), positive, negative, steps=1, size=(8, 8))
+    return sample(applied(pack, binding), positive, negative, cfg=1.0, steps=1, size=(8, 8))
 
 
 @pytest.fixture(scope="module")
