@@ -29,7 +29,7 @@ def vary(
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if max(subject.size) > 2 * size:  # turning the pixels of a large photo would only cost time
         subject = fitted(subject, 2 * size)
-    subject = subject.rotate(random.uniform(-TURN, TURN), Image.Resampling.BICUBIC, expand=True)
+    subject = subject.rotate(random.uniform(-TURN, TURN), Image.Resampling.BILINEAR, expand=True)
     subject = fitted(subject, round(size * random.uniform(*FILL)))
     gain, contrast, saturation = random.uniform(1 - JITTER, 1 + JITTER, 3)
     subject = recoloured(subject, 0.0, saturation, gain * contrast, 128 * gain * (1 - contrast))

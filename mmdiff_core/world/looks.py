@@ -48,22 +48,24 @@ def _pencil(picture: np.ndarray, masks: np.ndarray, random: np.random.Generator)
 def _pixels(picture: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> Rendered:
     side = len(picture)
     block = max(2, side // 40)
-    small = (-(-side // block),) * 2
-    grown = tuple(block * number for number in small)
+    number = -(-side // block)
+    excess = (0, number * block - side)
 
-    def blocks(values: np.ndarray) -> np.ndarray:
-        padded = np.pad(values, [(0, grown[0] - side), (0, grown[1] - side)], mode="edge")
-        means = padded.reshape(small[0], block, small[1], block).mean((1, 3))
-        return means.repeat(block, 0).repeat(block, 1)[:side, :side]
+    def reduced(plane: np.ndarray) -> np.ndarray:
+        return np.pad(plane, [excess, excess], mode="edge").reshape(number, block, number, block).mean((1, 3))
 
-    means = np.stack([blocks(channel) for channel in picture.transpose(2, 0, 1)], 2)
-    # The subject's own rough outline, then few colours: both at block size, so mask and pixels agree.
-    means *= 1 - 0.45 * blocks(_outline(masks))[..., None]
-    return np.round(means / 36) * 36, np.stack([blocks(mask) for mask in masks])
+    def grown(small: np.ndarray) -> np.ndarray:
+        return small.repeat(block, 1).repeat(block, 2)[:, :side, :side]
+
+    colours = np.stack([reduced(plane) for plane in picture.transpose(2, 0, 1)])
+    subjects = np.stack([reduced(mask) for mask in masks])
+    # The outline before the few colours, which would round a faint one away.
+    colours = np.round((colours * (1 - 0.35 * _outline(subjects))) / 36) * 36
+    return grown(colours).transpose(1, 2, 0), grown(subjects)
 
 
 def _watercolor(picture: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> Rendered:
-    soft = _filtered(picture, ImageFilter.ModeFilter(5), ImageFilter.GaussianBlur(len(picture) / 110))
+    soft = _filtered(picture, ImageFilter.MedianFilter(3), ImageFilter.GaussianBlur(len(picture) / 128))
     inside = masks.sum(0)[..., None]
     paper = random.normal(0, 1, (9, 9)).astype(np.float32)
     grain = np.asarray(Image.fromarray(paper).resize(picture.shape[1::-1], Image.Resampling.BICUBIC))[..., None]

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..data.augment import fitted, recoloured, vary
 from ..data.order import Order, random_of
+from ..errors import MMDiffError
 from .atlas import Atlas, Identity
 from .backgrounds import SCENES, background
 from .captions import Mention, caption, names_a_colour
@@ -107,6 +108,10 @@ class WorldScenes(Dataset):
         """
         self.atlas = atlas if isinstance(atlas, Atlas) else Atlas.load(atlas)
         self.identities = self.atlas.identities(split)
+        if pairs and len({identity.name for identity in self.identities}) < 2:
+            raise MMDiffError(
+                f"Split {split!r} of the atlas has one name only; scenes of pairs need two. Set pairs to 0."
+            )
         self.resolution = resolution
         self.photo_size = photo_size
         self.seed = seed
@@ -145,9 +150,10 @@ class WorldScenes(Dataset):
         scene = list(SCENES)[random.integers(len(SCENES))]
         look = list(LOOKS)[random.integers(len(LOOKS))] if random.random() < self.looks else PLAIN
         ground = SCENES[scene].ground
-        others = [identity for identity in self.identities if identity.name != first.name]
-        if others and random.random() < self.pairs:
-            second = others[random.integers(len(others))]
+        if random.random() < self.pairs:
+            second = first
+            while second.name == first.name:
+                second = self.identities[random.integers(len(self.identities))]
             relation, subjects = self._pair(first, second, ground, random)
         else:
             relation, subjects = "", (self._single(first, ground, random),)
@@ -166,7 +172,7 @@ class WorldScenes(Dataset):
             sprite = self.individual(placed.sprite, placed.hue)
             if placed.flip:
                 sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            sprite = sprite.rotate(placed.tilt, Image.Resampling.BICUBIC, expand=True)
+            sprite = sprite.rotate(placed.tilt, Image.Resampling.BILINEAR, expand=True)
             sprite = fitted(sprite, round(max(placed.width, placed.height) * side))
             left = min(max(round(placed.x * side - sprite.width / 2), 0), side - sprite.width)
             top = min(max(round(placed.y * side - sprite.height / 2), 0), side - sprite.height)
