@@ -64,6 +64,15 @@ def _train(arguments: argparse.Namespace) -> None:
     train(read_config(arguments.config), arguments.resume)
 
 
+def _validate(arguments: argparse.Namespace) -> None:
+    from .data.validate import validate
+
+    good, broken = validate(arguments.folder)
+    for record in broken:
+        print(record)
+    print(f"{good} records are good, {len(broken)} are left out.")
+
+
 def main() -> int:
     """Run one command; bad input ends with its sentence and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m mmdiff_core", description=sys.modules["mmdiff_core"].__doc__)
@@ -90,6 +99,10 @@ def main() -> int:
     train.add_argument("--config", type=Path, required=True, help="the run as YAML; see docs/training.md")
     train.add_argument("--resume", action="store_true", help="go on where the run in its `out` folder was last saved")
     train.set_defaults(command=_train)
+
+    check = commands.add_parser("validate", help="say which annotated pictures can't be trained on, and why")
+    check.add_argument("folder", type=Path, help="the folder with the records; see docs/data.md")
+    check.set_defaults(command=_validate)
 
     arguments = parser.parse_args()
     try:

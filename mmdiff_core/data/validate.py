@@ -1,0 +1,230 @@
+"""Annotated pictures, checked one by one: which records can be trained on, and what is wrong with the others.
+
+A record is three files of one name: NAME.jpg, NAME.npy (the segment map: 0 is background, every other number a
+segment) and NAME.json with `caption` and `segments`, each with `id` (its number in the map) and `start` and `end` (the
+characters of its phrase in the caption, end exclusive; the phrase's last word is the entity word). This is the
+reference's layout, and FastComposer's; further keys are ignored. Records may lie in subfolders. A list
+`image_ids_train.txt`, one name a line, restricts the folder to what it names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import MMDiffError
+
+LIST = "image_ids_train.txt"
+PICTURES = (".jpg", ".jpeg", ".png")
+SMALLEST = 0.002  # of the square that is trained on; less is not to be seen at 512 pixels
+AT_ONCE = 1024  # records in flight, so that memory does not grow with the folder
+
+
+class Segment(NamedTuple):
+    """One subject of a record. start, end: of its phrase in the caption, end exclusive."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Record(NamedTuple):
+    """An annotated picture. name: path without its ending, below the folder."""
+
+    name: str
+    caption: str
+    segments: tuple[Segment, ...]
+
+
+class Broken(NamedTuple):
+    """A record that can't be trained on."""
+
+    file: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+class BrokenRecord(Exception):
+    """Raised with the file and the reason."""
+
+
+def check_folder(folder: Path) -> Iterator[Record | Broken]:
+    """Every record of a folder, in order of name, the broken ones with their reasons.
+
+    Raises MMDiffError where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise MMDiffError(f"There is no folder {folder}. Name the folder that holds the annotated pictures.")
+    names = iter(_names(folder))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := list(islice(names, AT_ONCE)):
+            yield from pool.map(lambda name: _checked(folder, name), batch)
+
+
+def validate(folder: Path) -> tuple[int, list[Broken]]:
+    """The number of good records, and the broken ones. Raises MMDiffError where none is good."""
+    good, broken = 0, []
+    for found in check_folder(folder):
+        if isinstance(found, Broken):
+            broken.append(found)
+        else:
+            good += 1
+    if not good:
+        raise MMDiffError(none_good(folder, broken))
+    return good, broken
+
+
+def none_good(folder: Path, broken: list[Broken]) -> str:
+    """The sentence for a folder that nothing can be trained on."""
+    if not broken:
+        return (
+            f"{folder} holds no records: wanted are NAME.jpg, NAME.npy and NAME.json side by side, also in subfolders."
+        )
+    shown = "\n".join(f"  {one}" for one in broken[:10])
+    return f"None of the {len(broken)} records of {folder} can be trained on. The first ones:\n{shown}"
+
+
+def picture_path(folder: Path, name: str) -> Path:
+    """The picture of a record. Raises BrokenRecord where there is none."""
+    for suffix in PICTURES:
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    raise BrokenRecord(folder / f"{name}.jpg", "the picture is missing")
+
+
+def window(segments: np.ndarray, ids: list[int]) -> tuple[int, int, int]:
+    """left, top and side of the square that is trained on: as large as fits, moved over the middle of all subjects."""
+    height, width = segments.shape
+    side = min(height, width)
+    rows, columns = np.nonzero(np.isin(segments, ids))
+    left = (int(columns.min()) + int(columns.max()) + 1 - side) // 2
+    top = (int(rows.min()) + int(rows.max()) + 1 - side) // 2
+    return min(max(left, 0), width - side), min(max(top, 0), height - side), side
+
+
+def load_segments(path: Path) -> np.ndarray:
+    """(H, W) of a segment map. Raises BrokenRecord for what is none."""
+    try:
+        segments = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise BrokenRecord(path, "the segment map is missing") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise BrokenRecord(path, f"not a NumPy array ({error})") from error
+    if not isinstance(segments, np.ndarray) or segments.ndim != 2 or segments.dtype.kind not in "buif":
+        raise BrokenRecord(path, "wanted is one array of numbers, height x width")
+    return segments
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of records, sorted: what has a segment map or an annotation. A picture alone is only a picture."""
+    found = {
+        (Path(place) / file).relative_to(folder).with_suffix("").as_posix()
+        for place, _, files in os.walk(folder)
+        for file in files
+        if file.endswith((".npy", ".json"))
+    }
+    listed = folder / LIST
+    if listed.is_file():
+        wanted = {line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()}
+        present = {name for name in found if name in wanted or name.rpartition("/")[2] in wanted}
+        missing = wanted - present - {name.rpartition("/")[2] for name in present}
+        found = present | missing
+    return sorted(found)
+
+
+def _checked(folder: Path, name: str) -> Record | Broken:
+    try:
+        record = _annotation(folder / f"{name}.json", name)
+        segments = load_segments(folder / f"{name}.npy")
+        path = picture_path(folder, name)
+        width, height = _picture_size(path)
+        if segments.shape != (height, width):
+            raise BrokenRecord(
+                folder / f"{name}.npy",
+                f"the map is {segments.shape[1]} x {segments.shape[0]} and the picture {width} x {height}",
+            )
+        _check_masks(folder / f"{name}.npy", record, segments)
+    except BrokenRecord as broken:
+        return Broken(*broken.args)
+    return record
+
+
+def _annotation(path: Path, name: str) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BrokenRecord(path, "the annotation is missing") from error
+    except ValueError as error:  # JSON and UTF-8 errors both
+        raise BrokenRecord(path, f"not JSON ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("caption"), str):
+        raise BrokenRecord(path, "it has no text under `caption`")
+    caption = content["caption"]
+    if not caption.strip():
+        raise BrokenRecord(path, "the caption is empty")
+    segments = content.get("segments")
+    if not isinstance(segments, list) or not segments:
+        raise BrokenRecord(path, "it lists no `segments`")
+    found = tuple(sorted((_segment(path, caption, one) for one in segments), key=lambda segment: segment.end))
+    if len({segment.id for segment in found}) < len(found):
+        raise BrokenRecord(path, "two segments have the same `id`")
+    for one, other in zip(found, found[1:], strict=False):
+        if one.end > other.start:
+            raise BrokenRecord(
+                path,
+                f"the phrases {caption[one.start : one.end]!r} and {caption[other.start : other.end]!r} overlap",
+            )
+    return Record(name, caption, found)
+
+
+def _segment(path: Path, caption: str, segment: object) -> Segment:
+    values = [segment.get(key) for key in ("id", "start", "end")] if isinstance(segment, dict) else [None]
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise BrokenRecord(path, "a segment lacks a whole number under `id`, `start` or `end`")
+    number, start, end = values
+    if not 0 <= start < end <= len(caption):
+        raise BrokenRecord(
+            path, f"segment {number} names characters {start} to {end} of a caption of {len(caption)} characters"
+        )
+    phrase = caption[start:end]
+    cut = (start and caption[start - 1].isalnum()) or (end < len(caption) and caption[end].isalnum())
+    if cut or not phrase[0].isalnum() or not phrase[-1].isalnum():
+        raise BrokenRecord(path, f"segment {number} names {phrase!r}, which does not start and end with whole words")
+    return Segment(number, start, end)
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    """Width and height; all of the picture is read, since a cut-off one shows only then."""
+    try:
+        with Image.open(path) as picture:
+            size = picture.size
+            picture.draft("RGB", (1, 1))  # a JPEG decoder leaves out what a thumbnail does not need
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BrokenRecord(path, f"the picture can't be read ({error})") from error
+    return size
+
+
+def _check_masks(path: Path, record: Record, segments: np.ndarray) -> None:
+    for segment in record.segments:
+        if not (segments == segment.id).any():
+            raise BrokenRecord(path, f"segment {segment.id} is nowhere in the map")
+    left, top, side = window(segments, [segment.id for segment in record.segments])
+    square = segments[top : top + side, left : left + side]
+    for segment in record.segments:
+        share = (square == segment.id).mean()
+        if share < SMALLEST:
+            raise BrokenRecord(
+                path,
+                f"segment {segment.id} covers {share:.2%} of the square that is trained on, wanted is {SMALLEST:.1%}",
+            )
