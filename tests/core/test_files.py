@@ -163,6 +163,15 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch, 
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_a_file_is_replaced_and_not_written_over(tmp_path):
+    """Who has the old file open, as a host that mapped it into memory, keeps the old one."""
+    path, kept = tmp_path / "a.safetensors", tmp_path / "kept"
+    old = saved(path)
+    os.link(path, kept)
+    write_safetensors(path, {"two": torch.zeros(9)}, {})
+    assert kept.read_bytes() == old != path.read_bytes()
+
+
 def test_a_full_disk(tmp_path):
     """A limit on the size of files stands for the disk; the system refuses the write half way."""
     resource = pytest.importorskip("resource")

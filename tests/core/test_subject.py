@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
-from mmdiff_core import Face, MMDiffError, Subject, encode_subject, load_subject, save_subject
+from mmdiff_core import Face, MMDiffError, Subject, encode_subject, load_subject, prepare_photos, save_subject
 from mmdiff_core.vision import VisionTowers
 
 REFERENCES = 3
@@ -78,7 +78,7 @@ def test_a_portrait_checkpoint_starts_from_the_face(make, photos, face):
     mmdiff = make(identity="face", photo_size=8)
     subject = encode(mmdiff, photos, face, patches=prepared)
     (crops,) = seen
-    assert crops.shape == (REFERENCES, 3, 8, 8) and torch.equal(crops, (crops * 255).round() / 255)
+    assert torch.equal(crops, prepare_photos(face.crops, 8))
     assert torch.equal(subject.tokens, mmdiff.heads.subject(face.embeds, patches(crops)).flatten(0, 1))
     other = encode(mmdiff, 1 - photos, face)
     assert torch.equal(other.tokens, subject.tokens), "the photo does not touch the tokens"
@@ -163,7 +163,9 @@ def test_the_tuned_tower_gives_the_cls_and_the_original_the_patches(make, tensor
 
 def test_tuned_vision_weights_of_another_encoder(make, tensors):
     tensors["vision.visual_projection.weight"] = torch.randn(12, 11)
-    with pytest.raises(MMDiffError, match="(?s)tuned vision weights do not fit the vision encoder .*Use the encoder it"):
+    with pytest.raises(
+        MMDiffError, match="(?s)tuned vision weights do not fit the vision encoder .*Use the encoder it"
+    ):
         VisionTowers(tower(), make())
 
 
