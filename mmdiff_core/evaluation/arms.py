@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import MMDiffError
 from .cases import LIST, Case, drawn_by, fill, pictures_of
+
+if TYPE_CHECKING:
+    from .run import Run
 
 FULL = "full"
 
@@ -35,13 +39,23 @@ def read_arms(texts: Sequence[str]) -> list[Arm]:
     return arms
 
 
-def pictures(arm: Arm, cases: Sequence[Case], out: Path, benchmark: str) -> dict[str, Path]:
-    """The arm's picture of each case; a training run draws those it has not drawn yet into `out/pictures/NAME`."""
+def pictures(
+    arm: Arm,
+    cases: Sequence[Case],
+    out: Path,
+    benchmark: str,
+    record: Callable[[Run, Path], None] = lambda run, folder: None,
+) -> dict[str, Path]:
+    """The arm's picture of each case; a training run draws those it has not drawn yet into `out/pictures/NAME`.
+
+    record: what else to keep of a run, in the folder of its pictures.
+    """
     if (arm.folder / LIST).is_file():
         return pictures_of(arm.folder, cases)
-    from .run import open_run  # diffusers takes seconds to import, and pictures need none of it
+    from .run import Run  # diffusers takes seconds to import, and pictures need none of it
 
-    generate, source = open_run(arm.folder)
+    run = Run(arm.folder)
     folder = out / "pictures" / arm.name
-    fill(folder, cases, drawn_by(generate), f"{benchmark}, by {source}")
+    fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")
+    record(run, folder)
     return pictures_of(folder, cases)

@@ -26,14 +26,30 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     photos.add_argument("--images", type=int, default=4, help="pictures of each prompt (default: 4)")
     photos.set_defaults(command=_dreambench)
 
-    for kind in (photos,):
+    world = kinds.add_parser("world", help="the procedural world: who, what and where, with ceilings and floors")
+    world.add_argument("atlas", type=Path, help="the world's file, of `python -m mmdiff_core.world.build`")
+    world.add_argument("--nets", type=Path, metavar="FILE", help="the metric networks, of `evaluate nets`")
+    world.add_argument("--split", default="test", help="of the atlas (default: test)")
+    world.add_argument("--number", type=int, default=512, help="of cases (default: 512)")
+    world.add_argument("--resolution", type=int, default=64, help="side of the oracles' pictures (default: 64)")
+    world.add_argument("--photo", type=int, default=224, help="side of the references (default: 224)")
+    world.set_defaults(command=_world)
+
+    for kind in (photos, world):
         kind.add_argument("--out", type=Path, required=True, help="folder for results and pictures")
         kind.add_argument(
             "--measures", nargs="+", default=[], metavar="NAME", help="only these (default: all there are)"
         )
-        what = kind.add_mutually_exclusive_group(required=True)
-        what.add_argument("--arm", action="append", default=[], metavar="NAME=FOLDER", help=_ARM)
-        what.add_argument("--cases", action="store_true", help="only write what is to be drawn, for another program")
+        kind.add_argument("--arm", action="append", default=[], metavar="NAME=FOLDER", help=_ARM)
+        kind.add_argument("--cases", action="store_true", help="only write what is to be drawn, for another program")
+
+    nets = kinds.add_parser("nets", help="train the networks that measure the procedural world")
+    nets.add_argument("atlas", type=Path, help="the world's file")
+    nets.add_argument("out", type=Path, help="the .safetensors file to write")
+    nets.add_argument(
+        "--steps", type=int, default=1200, help="of 32 scenes (default: 1200, about half an hour on a CPU)"
+    )
+    nets.set_defaults(command=_nets)
 
 
 _ARM = (
@@ -55,3 +71,27 @@ def _dreambench(arguments: argparse.Namespace) -> None:
         images=arguments.images,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
+
+
+def _world(arguments: argparse.Namespace) -> None:
+    from . import world_benchmark as benchmark
+
+    options = benchmark.Options(
+        atlas=arguments.atlas,
+        out=arguments.out,
+        arms=arguments.arm,
+        nets=arguments.nets,
+        measures=arguments.measures,
+        split=arguments.split,
+        number=arguments.number,
+        resolution=arguments.resolution,
+        photo=arguments.photo,
+    )
+    print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
+
+
+def _nets(arguments: argparse.Namespace) -> None:
+    from .net_training import train_nets
+
+    train_nets(arguments.atlas, arguments.out, arguments.steps, lambda line: print(line, flush=True))
+    print(f"Wrote {arguments.out}.")

@@ -1,0 +1,126 @@
+"""A training run as something that draws."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import MMDiffError
+from ..files import read_safetensors
+from ..prompt import bind_prompt
+from ..training.base import Base
+from ..training.batches import Batch, Collate
+from ..training.config import Config, Drop, Loss
+from ..training.model import Trainee
+from ..training.samples import sample
+from ..training.state import load_weights
+
+
+class Run:
+    """A run's last saved weights (averaged, where it keeps an average) on its base: a `cases.Generator`.
+
+    All arms draw a case from the same noise: it depends on the case's seed and on nothing of the run. An arm that was
+    trained without subjects (drop.image 1) is drawn without them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises MMDiffError where the folder holds no checkpoint."""
+        path = folder / "state.safetensors"
+        if not path.is_file():
+            raise MMDiffError(
+                f"{folder} has no checkpoint to draw with: there is no {path.name} in it. Name the folder that a run "
+                f"wrote as its `out`, or a folder of pictures with their list."
+            )
+        self.step, config, weights = _read(path)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.config = _for_drawing(config)
+        self.trainee = Trainee(
+            Base(config.base, config.vision, weights=True, dtype=torch.bfloat16 if self._half else torch.float32),
+            self.config,
+        ).eval()
+        load_weights(self.trainee, weights)
+        self.trainee.to(self.device)
+        self.collate = Collate(self.trainee.base.tokenizers, self.config)
+
+    @property
+    def source(self) -> str:
+        """For the record of pictures: which run, how far, and how it samples."""
+        samples = self.config.samples
+        return f"{self.config.out} at step {self.step}, {samples.steps} steps, guidance {samples.guidance:g}"
+
+    def __call__(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
+        """Prompts with markers, (S, 3, P, P) references in [0, 1] and a seed each, to (B, 3, H, W) in [0, 1]."""
+        side = self.config.data.resolution
+        items = []
+        for prompt, photos, seed in zip(prompts, references, seeds, strict=True):
+            blank = {"image": torch.zeros(3, side, side), "masks": torch.ones(len(photos), side, side)}
+            items.append(blank | self._words(prompt, photos) | {"index": seed, "record": str(seed)})
+        batch = self.collate(items).to(self.device)
+        samples = self.config.samples
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
+            drawn = sample(self.trainee, batch, self.collate.unconditional(batch), samples.steps, samples.guidance)
+        return (drawn.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    @torch.no_grad()
+    def maps(self, image: Tensor, masks: Tensor, prompt: str, references: Tensor, seed: int) -> dict[str, Tensor]:
+        """Where a real scene, half covered in noise, looks for each subject: branch -> (S, 16, 16), the mean of the
+        constrained layers. image: (3, H, W) in [0, 1]; masks: (S, H, W)."""
+        item = {"image": image * 2 - 1, "masks": masks, "index": seed, "record": str(seed)}
+        batch: Batch = self.collate([item | self._words(prompt, references)]).to(self.device)
+        base = self.trainee.base
+        shape = base.latent_shape(batch.image.shape[-1])
+        time = torch.full((1,), base.scheduler.config.num_train_timesteps // 2, device=self.device)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
+            latents = base.encode(batch.image, batch.randn(shape, stream=0))
+            noisy = base.scheduler.add_noise(latents, batch.randn(shape, stream=1), time)
+            conditions = self.trainee.conditions(batch)
+            self.trainee.predict(noisy, time, conditions)
+        subjects = conditions.subjects
+        found = {"text": subjects.text, "image": subjects.image}
+        return {branch: torch.stack([_grid(one) for one in maps.values()]).mean(0) for branch, maps in found.items()}
+
+    @property
+    def _half(self) -> bool:
+        return self.device == "cuda" and self.config.train.precision == "bf16"
+
+    def _words(self, prompt: str, references: Tensor) -> dict:
+        bound = bind_prompt(prompt, [str(number) for number in range(len(references))])
+        entities = [(one.end - len(one.word), one.end) for one in bound.entities]
+        size = self.trainee.base.photo_size
+        photos = torch.nn.functional.interpolate(references, (size, size), mode="bilinear", antialias=True)
+        return {"caption": bound.text, "entities": entities, "references": photos.clamp(0, 1)}
+
+
+def _read(path: Path) -> tuple[int, Config, dict[str, Tensor]]:
+    """Steps done, the run's configuration, and its weights by parameter name."""
+    tensors, metadata = read_safetensors(path)
+    if "mmdiff_training" not in metadata:
+        raise MMDiffError(f"{path} is no state of a training run; name the folder that a run wrote as its `out`.")
+    entry = json.loads(metadata["mmdiff_training"])
+    types = typing.get_type_hints(Config)
+    sections = {
+        key: types[key](**value) if dataclasses.is_dataclass(types[key]) else value
+        for key, value in entry["config"].items()
+    }
+    prefix = "averaged." if any(key.startswith("averaged.") for key in tensors) else "weights."
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return entry["step"], Config(**sections), weights
+
+
+def _for_drawing(config: Config) -> Config:
+    """Every condition kept, but for an arm that has none; every run seeds its noise alike; maps of both branches."""
+    loss = Loss(text=1.0, image=1.0, layers=config.loss.layers)
+    drop = Drop(text=0, image=float(config.drop.image == 1), both=0)
+    return dataclasses.replace(config, seed=0, drop=drop, loss=loss)
+
+
+def _grid(maps: Tensor) -> Tensor:
+    """(1, N, S) of one layer to (S, 16, 16); N is a square."""
+    side = round(maps.shape[1] ** 0.5)
+    squares = maps[0].float().T.reshape(1, -1, side, side).cpu()
+    return torch.nn.functional.interpolate(squares, (16, 16), mode="bilinear", antialias=True)[0]

@@ -1,0 +1,146 @@
+"""`evaluate world`: the procedural world, where what was to be drawn is known to the pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import MMDiffError
+from ..files import read_safetensors
+from ..world.atlas import Atlas
+from ..world.scenes import WorldScenes
+from .arms import FULL, pictures, read_arms
+from .attention import MAPS, mass, record_maps
+from .cases import fill, pictures_of, write_cases
+from .nets import MetricNets
+from .oracles import oracles
+from .report import Results, Scores, markdown, write
+from .sheet import spread, write_sheet
+from .world_cases import WorldCase, world_cases
+from .world_measures import MEASURES, WorldMeasures
+
+SEED = 1
+EVEN = "oracle: even attention"
+
+
+@dataclass(frozen=True)
+class Options:
+    """atlas: the world's file. nets: the file of the metric networks. split: of the atlas. number: of cases, half of
+    them with two subjects. resolution, photo: sides of the oracles' pictures and of the references, pixels. measures:
+    of MEASURES and `attention`, or all. arms: `NAME=FOLDER`."""
+
+    atlas: Path
+    out: Path
+    arms: Sequence[str]
+    nets: Path | None
+    measures: Sequence[str] = ()
+    split: str = "test"
+    number: int = 512
+    resolution: int = 64
+    photo: int = 224
+
+
+def prepare(options: Options) -> str:
+    """Write the cases for another program to draw. Returns a report."""
+    _, cases = _cases(options)
+    write_cases(cases, options.out)
+    return f"Wrote {len(cases)} cases and their references: {options.out / 'cases.json'}."
+
+
+def run(options: Options) -> str:
+    """Draw what is missing, measure every arm and oracle, write results and contact sheets. Returns the table."""
+    known = (*MEASURES, "attention")
+    for name in options.measures:
+        if name not in known:
+            raise MMDiffError(f"There is no measure '{name}'; there are {', '.join(known)}.")
+    wanted = options.measures or known
+    if options.nets is None:
+        raise MMDiffError("The world is measured by its metric networks: give --nets FILE (`evaluate nets` makes it).")
+    arms = read_arms(options.arms)
+    nets = MetricNets.load(options.nets)
+    scenes, cases = _cases(options)
+    _refuse_known_names(nets, scenes, options)
+
+    benchmark = f"{len(cases)} scenes of {options.split}, atlas {scenes.atlas.digest()}"
+    files: dict[str, Mapping[str, Path]] = {}
+    for name, draw in oracles(scenes, cases).items():
+        folder = options.out / "pictures" / name.replace(": ", " ")
+        fill(folder, cases, draw, f"{benchmark}, {options.resolution} pixels, by {name}")
+        files[name] = pictures_of(folder, cases)
+    for arm in arms:
+        files[arm.name] = pictures(
+            arm, cases, options.out, benchmark, lambda run, folder: record_maps(run, scenes, cases, folder / MAPS)
+        )
+    measures = WorldMeasures(scenes, cases, nets, wanted)
+    scores: dict[str, Scores] = {name: measures.measure(drawn) for name, drawn in files.items()}
+    if "attention" in wanted:
+        found = {arm.name: _attention(_folder(files[arm.name]), scenes, cases) for arm in arms}
+        for name, row in found.items():
+            scores[name] = {**scores[name], **row}
+        if any(found.values()):
+            scores[EVEN] = _even(scenes, cases)
+    about = {
+        "protocol": "Procedural world",
+        "cases": benchmark,
+        "metric networks": f"{options.nets}: {nets.about.steps} steps on the split '{nets.about.split}'",
+    }
+    results = Results(about, scores, {case.id: case.group for case in cases}, FULL if FULL in files else None)
+    write(results, options.out)
+    single = [case for case in cases if len(case.subjects) == 1]
+    double = [case for case in cases if len(case.subjects) == 2]
+    for name, part in (("one", single), ("two", double)):
+        if part:
+            write_sheet(options.out / f"sheet-{name}.png", spread(part, 12), files)
+    return markdown(results)
+
+
+def _cases(options: Options) -> tuple[WorldScenes, list[WorldCase]]:
+    scenes = WorldScenes(
+        Atlas.load(options.atlas), options.resolution, options.photo, SEED, options.split, pairs=0.5, looks=0.25
+    )
+    return scenes, world_cases(scenes, options.number)
+
+
+def _refuse_known_names(nets: MetricNets, scenes: WorldScenes, options: Options) -> None:
+    """The networks must not have seen what they measure."""
+    if nets.about.split == options.split:
+        raise MMDiffError(
+            f"{options.nets} was trained on the split '{options.split}', so it can't measure that; use another split."
+        )
+    if nets.about.atlas != scenes.atlas.digest():
+        raise MMDiffError(
+            f"{options.nets} was trained with the atlas {nets.about.atlas}, and {options.atlas} is "
+            f"{scenes.atlas.digest()}: its splits may be others. Train the networks again with `evaluate nets`."
+        )
+
+
+def _folder(files: Mapping[str, Path]) -> Path:
+    return next(iter(files.values())).parent
+
+
+def _attention(folder: Path, scenes: WorldScenes, cases: Sequence[WorldCase]) -> Scores:
+    """Of the maps that were recorded beside the pictures, where they were; pairs only."""
+    if not (folder / MAPS).is_file():
+        return {}
+    maps, _ = read_safetensors(folder / MAPS)
+    found: dict[str, dict[str, float]] = {}
+    for case in cases:
+        for branch in ("text", "image"):
+            if (key := f"{branch}/{case.id}") in maps:
+                shares = mass(maps[key], torch.from_numpy(scenes.draw(case.plan)[1]))
+                found.setdefault(f"{branch} attention, own", {})[case.id] = float(shares.own.mean())
+                found.setdefault(f"{branch} attention, other", {})[case.id] = float(shares.other.mean())
+    return found
+
+
+def _even(scenes: WorldScenes, cases: Sequence[WorldCase]) -> Scores:
+    """What a map that looks everywhere alike scores."""
+    found: dict[str, dict[str, float]] = {"own": {}, "other": {}}
+    for case in cases:
+        if len(case.subjects) == 2:
+            shares = mass(torch.ones(2, 16, 16), torch.from_numpy(scenes.draw(case.plan)[1]))
+            found["own"][case.id], found["other"][case.id] = float(shares.own.mean()), float(shares.other.mean())
+    return {f"{branch} attention, {which}": found[which] for branch in ("text", "image") for which in found}
