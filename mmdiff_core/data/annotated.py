@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class AnnotatedScenes(Dataset):
     """The good records of a folder, read one at a time. Item `index` is a pure function of seed and index.
 
-    `broken` holds the records that were left out, with their reasons; they are logged too. The layout is described in
-    `mmdiff_core.data.validate`.
+    `broken` holds the records that were left out, with their reasons; they are logged too. `max_subjects`: of any item.
+    The layout is described in `mmdiff_core.data.validate`.
     """
 
     def __init__(self, folder: Path | str, resolution: int, photo_size: int, seed: int, max_subjects: int = 2):
@@ -37,7 +37,6 @@ class AnnotatedScenes(Dataset):
         self.resolution = resolution
         self.photo_size = photo_size
         self.seed = seed
-        self.max_subjects = max_subjects
         self.records: list[Record] = []
         self.broken: list[Broken] = []
         for found in check_folder(self.folder):
@@ -46,6 +45,7 @@ class AnnotatedScenes(Dataset):
             raise MMDiffError(none_good(self.folder, self.broken))
         for broken in self.broken:
             log.warning("MM-Diff: left out %s", broken)
+        self.max_subjects = min(max_subjects, max(len(record.segments) for record in self.records))
         self._order = Order(len(self.records), seed)
 
     def __len__(self) -> int:

@@ -83,10 +83,8 @@ class Plan:
 class WorldScenes(Dataset):
     """Endless scenes of one split. Item `index` is a pure function of seed and index.
 
-    Each epoch shows every individual of the split once as the first subject.
+    Each epoch shows every individual of the split once as the first subject. `max_subjects`: of any scene.
     """
-
-    max_subjects = 2
 
     def __init__(
         self,
@@ -117,6 +115,7 @@ class WorldScenes(Dataset):
         self.seed = seed
         self.split = split
         self.pairs = pairs
+        self.max_subjects = 2 if pairs else 1
         self.looks = looks
         self.recolour = recolour
         self.categories = categories

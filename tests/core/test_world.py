@@ -337,7 +337,7 @@ def test_arguments_change_what_is_shown(atlas):
     words = {placed.word for plan in plans(categories=1.0) for placed in plan.subjects}
     assert words == {"thing", "toy"}
     assert all(placed.word == placed.identity.name for plan in plans(categories=0.0) for placed in plan.subjects)
-    assert scenes(atlas).max_subjects == 2
+    assert scenes(atlas).max_subjects == 2 and scenes(atlas, pairs=0.0).max_subjects == 1
 
 
 # The file

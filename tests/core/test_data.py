@@ -1,0 +1,325 @@
+"""Annotated pictures: every broken record is named with its reason, and the rest becomes training scenes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mmdiff_core.data.annotated import AnnotatedScenes
+from mmdiff_core.data.augment import fitted, recoloured, vary
+from mmdiff_core.data.order import Order
+from mmdiff_core.data.validate import Broken, check_folder, validate
+from mmdiff_core.errors import MMDiffError
+
+ROOT = Path(__file__).parents[2]
+CAPTION = "A red dog and two men in a park"
+DOG, MEN = (0, 9), (14, 21)  # "A red dog", "two men"
+
+
+def write(folder: Path, name: str, **changes) -> Path:
+    """A good record: a dog in red on the left and a man in blue on the right, 160 x 100."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((100, 160, 3), 90, np.uint8)
+    segments = np.zeros((100, 160), np.float32)
+    pixels[20:90, 32:70], segments[20:90, 32:70] = (200, 10, 10), 1
+    pixels[10:96, 86:120], segments[10:96, 86:120] = (10, 10, 200), 2
+    annotation = {
+        "image_id": name,
+        "caption": CAPTION,
+        "segments": [
+            {"id": 1, "word": "A red dog", "start": DOG[0], "end": DOG[1], "box": [32, 20, 70, 90]},
+            {"id": 2, "word": "two men", "start": MEN[0], "end": MEN[1], "bbox": [86, 10, 120, 96], "coco_label": 0},
+        ],
+    }
+    Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=95, subsampling=0)
+    np.save(folder / f"{name}.npy", changes.get("segments", segments))
+    (folder / f"{name}.json").write_text(json.dumps({**annotation, **changes.get("annotation", {})}))
+    return folder / name
+
+
+def only(folder: Path) -> Broken:
+    (found,) = check_folder(folder)
+    assert isinstance(found, Broken), found
+    return found
+
+
+def segments_of(*spans: tuple[int, int, int]) -> dict:
+    return {"segments": [{"id": number, "start": start, "end": end} for number, start, end in spans]}
+
+
+# What is broken
+
+
+def test_a_good_record_is_good(tmp_path):
+    write(tmp_path / "00000", "000000000")
+    (record,) = check_folder(tmp_path)
+    assert record.name == "00000/000000000" and record.caption == CAPTION
+    assert [(one.id, one.start, one.end) for one in record.segments] == [(1, *DOG), (2, *MEN)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "reason"),
+    [("jpg", "the picture is missing"), ("npy", "segment map is missing"), ("json", "annotation is missing")],
+)
+def test_a_missing_file_is_named(tmp_path, suffix, reason):
+    write(tmp_path, "a").with_suffix(f".{suffix}").unlink()
+    assert only(tmp_path).file == tmp_path / f"a.{suffix}" and reason in only(tmp_path).reason
+
+
+@pytest.mark.parametrize(("suffix", "reason"), [("jpg", "can't be read"), ("npy", "not a NumPy array")])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_cut_off_file_is_named(tmp_path, suffix, reason, share):
+    path = write(tmp_path, "a").with_suffix(f".{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+    assert only(tmp_path).file == path and reason in only(tmp_path).reason
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({"caption": None}, "no text under `caption`"),
+        ({"caption": " "}, "caption is empty"),
+        ({"segments": []}, "lists no `segments`"),
+        ({"segments": [{"id": 1, "start": 0}]}, "whole number"),
+        ({"segments": [{"id": 1, "start": 0, "end": "9"}]}, "whole number"),
+        ({"segments": ["dog"]}, "whole number"),
+        (segments_of((1, 0, 99)), "characters 0 to 99 of a caption of 31"),
+        (segments_of((1, -3, 9)), "characters -3 to 9"),
+        (segments_of((1, 9, 9)), "characters 9 to 9"),
+        (segments_of((1, 0, 8)), "'A red do'"),
+        (segments_of((1, 3, 9)), "'ed dog'"),
+        (segments_of((1, 0, 10)), "'A red dog '"),
+        (segments_of((1, *DOG), (1, *MEN)), "the same `id`"),
+        (segments_of((1, *DOG), (2, 6, 9)), "'A red dog' and 'dog' overlap"),
+        (segments_of((1, *DOG), (7, *MEN)), "segment 7 is nowhere in the map"),
+    ],
+)
+def test_a_wrong_annotation_is_named(tmp_path, annotation, reason):
+    write(tmp_path, "a", annotation=annotation)
+    assert reason in only(tmp_path).reason and only(tmp_path).file.stem == "a"
+
+
+def test_text_that_is_not_json_is_named(tmp_path):
+    write(tmp_path, "a").with_suffix(".json").write_text('{"caption": ')
+    assert only(tmp_path).reason.startswith("not JSON")
+    (tmp_path / "a.json").write_bytes(b'{"caption": "\xff"}')
+    assert only(tmp_path).reason.startswith("not JSON")
+    (tmp_path / "a.json").write_text("[1]")
+    assert "no text under `caption`" in only(tmp_path).reason
+
+
+def test_a_wrong_map_is_named(tmp_path):
+    write(tmp_path, "a", segments=np.zeros((100, 90)))
+    assert only(tmp_path).reason == "the map is 90 x 100 and the picture 160 x 100"
+    small = np.zeros((100, 160))
+    small[20:60, 30:60], small[40:43, 90:93] = 1, 2
+    write(tmp_path, "a", segments=small)
+    assert "segment 2 covers 0.09% of the square" in only(tmp_path).reason
+    for wrong in (np.zeros((100, 160, 3)), np.full((100, 160), "x")):
+        write(tmp_path, "a", segments=wrong)
+        assert "height x width" in only(tmp_path).reason
+
+
+def test_a_map_that_would_run_code_is_not_opened(tmp_path):
+    np.save(write(tmp_path, "a").with_suffix(".npy"), np.array([{}], dtype=object), allow_pickle=True)
+    assert "not a NumPy array" in only(tmp_path).reason
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    annotation=st.recursive(
+        st.none() | st.booleans() | st.integers(-5, 40) | st.floats() | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["caption", "segments", "id", "start", "end", "x"]), inner, max_size=5)
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_annotation_is_judged_and_never_a_crash(tmp_path_factory, annotation):
+    folder = tmp_path_factory.mktemp("any")
+    write(folder, "a").with_suffix(".json").write_text(json.dumps(annotation))
+    assert only(folder).file == folder / "a.json"
+
+
+def test_pictures_alone_are_only_pictures(tmp_path):
+    write(tmp_path, "a")
+    Image.new("RGB", (9, 9)).save(tmp_path / "view.jpg")
+    assert validate(tmp_path) == (1, [])
+
+
+def test_a_list_restricts_the_folder_and_names_what_it_misses(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "sub", name)
+    (tmp_path / "image_ids_train.txt").write_text("a\nsub/c\nd\n")
+    good, broken = validate(tmp_path)
+    assert good == 2 and [one.file for one in broken] == [tmp_path / "d.json"]
+
+
+def test_the_command_reports_every_broken_record(tmp_path):
+    def call() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "mmdiff_core", "validate", str(tmp_path)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    write(tmp_path, "bad").with_suffix(".npy").unlink()
+    done = call()
+    assert done.returncode == 1 and "None of the 1 records" in done.stderr and "bad.npy" in done.stderr
+    write(tmp_path, "good")
+    done = call()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{tmp_path / 'bad.npy'}: the segment map is missing",
+        "1 records are good, 1 are left out.",
+    ]
+
+
+def test_folders_without_records_get_a_sentence(tmp_path):
+    with pytest.raises(MMDiffError, match="no folder .*nowhere"):
+        AnnotatedScenes(tmp_path / "nowhere", 64, 32, 0)
+    with pytest.raises(MMDiffError, match="holds no records"):
+        AnnotatedScenes(tmp_path, 64, 32, 0)
+    write(tmp_path, "bad").with_suffix(".jpg").unlink()
+    with pytest.raises(MMDiffError, match=r"None of the 1 records.*\n.*bad\.jpg: the picture is missing"):
+        AnnotatedScenes(tmp_path, 64, 32, 0)
+
+
+# What is trained on
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+        for key, value in one.items()
+    )
+
+
+def test_an_item_is_the_picture_with_its_masks_and_phrases(tmp_path):
+    write(tmp_path, "a")
+    write(tmp_path, "broken").with_suffix(".npy").unlink()
+    dataset = AnnotatedScenes(tmp_path, 50, 32, seed=0)
+    assert len(dataset) == 1 and [one.file.name for one in dataset.broken] == ["broken.npy"]
+    item = dataset[0]
+    image, masks = item["image"], item["masks"]
+    assert item["record"] == "a" and item["caption"] == CAPTION and item["entities"] == [DOG, MEN]
+    assert image.shape == (3, 50, 50) and image.dtype == torch.float32 and image.abs().max() <= 1
+    assert masks.shape == (2, 50, 50) and item["references"].shape == (2, 3, 32, 32)
+    # The square of 100 x 100 around both subjects starts at column 26; half of it is 50 x 50.
+    assert masks[0].nonzero().aminmax().min == 3 and masks[0, 20, 3:22].eq(1).all() and not masks[0, 20, 22:].any()
+    red, blue = image[0] > 0.3, image[2] > 0.3
+    assert (red == (masks[0] > 0.5)).float().mean() > 0.99 and (blue == (masks[1] > 0.5)).float().mean() > 0.99
+    assert torch.equal((item["references"] * 255).round() / 255, item["references"])
+
+
+def test_items_are_a_function_of_seed_and_index(tmp_path):
+    for number in range(5):
+        write(tmp_path, str(number))
+    dataset, again = (AnnotatedScenes(tmp_path, 32, 16, seed=1) for _ in range(2))
+    again[3]
+    for index in (0, 4, 5, 123456789):
+        assert same(dataset[index], again[index])
+    assert not same(dataset[0], AnnotatedScenes(tmp_path, 32, 16, seed=2)[0])
+    epochs = [[dataset[5 * epoch + place]["record"] for place in range(5)] for epoch in range(6)]
+    assert all(sorted(epoch) == list("01234") for epoch in epochs) and len(set(map(tuple, epochs))) > 1
+    loader = DataLoader(dataset, batch_size=None, num_workers=2)
+    for index, item in enumerate(loader):
+        assert torch.equal(item["image"], dataset[index]["image"])
+        assert torch.equal(item["references"], dataset[index]["references"])
+
+
+def test_of_many_subjects_some_are_chosen_in_the_captions_order(tmp_path):
+    segments = np.zeros((100, 160))
+    spans = [(0, 1), (2, 5), (6, 9), (14, 17)]
+    for number in range(4):
+        segments[20:80, 20 + 30 * number : 45 + 30 * number] = number + 1
+    write(tmp_path, "a", segments=segments, annotation=segments_of(*((i + 1, *span) for i, span in enumerate(spans))))
+    dataset = AnnotatedScenes(tmp_path, 32, 16, 0, max_subjects=2)
+    chosen = {tuple(dataset[index]["entities"]) for index in range(60)}
+    assert dataset.max_subjects == 2 and AnnotatedScenes(tmp_path, 32, 16, 0, max_subjects=9).max_subjects == 4
+    assert dataset[0]["masks"].shape == (2, 32, 32)
+    assert len(chosen) == 6 and all(pair == tuple(sorted(pair)) for pair in chosen)
+
+
+def test_references_are_cut_out_and_differ_while_the_target_stays(tmp_path):
+    write(tmp_path, "a")
+    dataset = AnnotatedScenes(tmp_path, 50, 32, seed=0)
+    first, *others = (dataset[index] for index in range(40))
+    for item in others:
+        assert torch.equal(item["image"], first["image"]) and torch.equal(item["masks"], first["masks"])
+        assert not torch.equal(item["references"], first["references"])
+        for reference, colour in zip(item["references"], (0, 2), strict=True):
+            subject = (reference[colour] > 0.5) & (reference[1] < 0.3) & (reference[2 - colour] < 0.3)
+            assert subject.float().mean() > 0.15
+
+
+# References as other photos
+
+
+def card(width: int = 40, height: int = 60) -> Image.Image:
+    picture = Image.new("RGBA", (width, height), (200, 40, 40, 255))
+    picture.paste((40, 200, 40, 255), (0, 0, width // 2, height))
+    return picture
+
+
+def test_variations_flip_turn_zoom_and_change_what_is_behind():
+    photos = [np.asarray(vary(card(), 64, np.random.default_rng(seed))) for seed in range(80)]
+    assert all(photo.shape == (64, 64, 3) for photo in photos)
+    assert len({photo.tobytes() for photo in photos}) == 80
+    black = [photo for photo in photos if (photo[0, 0] == 0).all() and (photo == 0).all(-1).mean() > 0.2]
+    assert 20 < len(black) < 70, "about half, of those without scenes more"
+    columns = np.arange(64)
+    side = [((p[..., 1] > 120) * columns).sum() / (p[..., 1] > 120).sum() for p in black]
+    other = [((p[..., 0] > 120) * columns).sum() / (p[..., 0] > 120).sum() for p in black]
+    left = np.array(side) < np.array(other)
+    assert 0.2 < left.mean() < 0.8, "some are flipped"
+    heights = {int((p > 0).any((1, 2)).sum()) for p in black}
+    assert min(heights) < 52 and max(heights) <= 64, "zoomed, and never cut off"
+
+
+def test_scenes_come_behind_only_where_there_are_some():
+    def blue(side: int, random: np.random.Generator) -> Image.Image:
+        return Image.new("RGB", (side, side), (0, 0, 250))
+
+    def behind(scene) -> list[bool]:
+        photos = (np.asarray(vary(card(), 32, np.random.default_rng(seed), scene)) for seed in range(60))
+        return [bool(((photo == (0, 0, 250)).all(-1)).mean() > 0.1) for photo in photos]
+
+    assert not any(behind(None)) and 2 < sum(behind(blue)) < 25
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(width=st.integers(1, 90), height=st.integers(1, 90), size=st.integers(8, 80), seed=st.integers(0, 2**32 - 1))
+def test_any_subject_becomes_a_photo_of_the_size(width, height, size, seed):
+    photo = vary(card(width, height), size, np.random.default_rng(seed))
+    assert photo.size == (size, size) and photo.mode == "RGB"
+
+
+def test_hues_turn_at_equal_luma_and_opacity_stays():
+    picture = card()
+    picture.putpixel((0, 0), (90, 90, 90, 7))
+    turned = recoloured(picture, 2.0)
+    assert turned.getpixel((0, 0)) == (90, 90, 90, 7), "grey has no hue"
+    assert turned.getpixel((30, 30)) != picture.getpixel((30, 30))
+    pale = Image.new("RGBA", (4, 4), (150, 110, 120, 200))
+    assert abs(pale.convert("L").getpixel((0, 0)) - recoloured(pale, 2.0).convert("L").getpixel((0, 0))) <= 1
+    assert np.abs(np.asarray(recoloured(recoloured(pale, 2.0), -2.0), int) - np.asarray(pale, int)).max() <= 2
+    assert recoloured(picture, 0.0).tobytes() == picture.tobytes()
+
+
+def test_fitted_keeps_proportions():
+    assert fitted(card(40, 60), 30).size == (20, 30) and fitted(card(400, 2), 40).size == (40, 1)
+
+
+def test_order_is_a_permutation_in_every_epoch():
+    order = Order(7, seed=5)
+    epochs = [[order[7 * epoch + place] for place in range(7)] for epoch in (3, 0, 3, 1)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] == epochs[2] != epochs[1] and epochs[1] != epochs[3]
