@@ -51,23 +51,21 @@ class _Peak(TorchDispatchMode):
         weakref.finalize(storage, freed).atexit = False
 
 
-def estimate(config: Config, base: Base, max_subjects: int, device: str) -> dict[str, int]:
-    """Bytes a step needs on a device ("cpu", "cuda"), by what needs them. Computes nothing.
+def estimate(config: Config, base: Base, max_subjects: int) -> dict[str, int]:
+    """Bytes that a step needs in one process, by what needs them. Computes nothing.
 
     base: without weights, on the meta device. Raises MMDiffError where the configuration does not fit it.
     """
     with torch.device("meta"):
         trainee = Trainee(base, config)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device(device):
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):  # a GPU's tensors are as large
         batch = _empty(config, base, max_subjects)
         tensors = {
-            name: torch.empty_like(one, device=device).requires_grad_(one.requires_grad)
+            name: torch.empty_like(one, device="cpu").requires_grad_(one.requires_grad)
             for name, one in (*trainee.named_parameters(), *trainee.named_buffers())
         }
         with _Peak() as peak:
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
-                found = functional_call(trainee, tensors, (losses, batch))
-            sum(part.sum() for part in found.values()).backward()
+            functional_call(trainee, tensors, (_step, batch))
     trained = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
     weights = gradients = _size(trained)
     return {
@@ -78,6 +76,12 @@ def estimate(config: Config, base: Base, max_subjects: int, device: str) -> dict
         "averaged weights": weights if config.train.ema else 0,
         "activations": max(0, peak.most - gradients),
     }
+
+
+def _step(trainee: Trainee, batch: Batch) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=trainee.config.train.precision == "bf16"):
+        found = losses(trainee, batch)
+    sum(part.sum() for part in found.values()).backward()
 
 
 def _size(tensors: Any) -> int:
@@ -107,5 +111,5 @@ def _empty(config: Config, base: Base, subjects: int) -> Batch:
 
 def memory_lines(needed: dict[str, int]) -> str:
     """The estimate as a sentence."""
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needed.items() if size)
-    return f"Memory for a step: about {sum(needed.values()) / 1e9:.2f} GB ({parts})."
+    parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in needed.items() if size)
+    return f"Memory for a step: about {sum(needed.values()) / 1e9:.3g} GB ({parts})."

@@ -48,7 +48,8 @@ def train(config: Config, resume: bool) -> None:
     dataset = open_dataset(config, shape.photo_size)
     check_pairs(config, dataset)
     state = _earlier(config, resume)
-    accelerator.print(memory_lines(estimate(config, shape, dataset.max_subjects, accelerator.device.type)))
+    if accelerator.is_main_process and state is None:
+        print(memory_lines(estimate(config, shape, dataset.max_subjects)), flush=True)
     torch.manual_seed(config.seed)
     trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=shape.unet.dtype), config)
     Trainer(config, accelerator, trainee, dataset, state).run()
