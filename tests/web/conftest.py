@@ -58,7 +58,7 @@ def page(browser, server):
     """An empty graph; a test fails if the page throws, or complains about this pack."""
     errors = []
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    page.set_default_timeout(120_000)  # a busy machine takes its time
+    page.set_default_timeout(60_000)  # a busy machine takes its time
     page.on("pageerror", lambda error: errors.append(str(error)))
 
     def listen(message):
@@ -70,6 +70,7 @@ def page(browser, server):
     page.on("console", listen)
     page.goto(server.url)
     page.wait_for_function("window.app?.vueAppReady && app.extensionManager?.workflow?.activeWorkflow")
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")  # the server remembers it
     page.evaluate("app.loadGraphData({nodes: [], links: [], version: 0.4})")
     yield page
     page.close()
