@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MMDiffError
-from .artwork import drawings, icon_names
 from .atlas import Atlas, Sprite
 from .likeness import near_duplicates, same_drawing
 from .packages import PACKAGES, fetch
@@ -24,8 +23,15 @@ from .splits import SPLITS, assign_splits
 def build(packages: Path, size: int) -> tuple[Atlas, int]:
     """The atlas of all artwork, longer sides of `size` pixels, and how many near-duplicates were left out.
 
-    packages: folder of the packages' archives; those that are missing are fetched into it.
+    packages: folder of the packages' archives; those that are missing are fetched into it. Raises MMDiffError where
+    they can't be had, or the extra is not installed.
     """
+    try:
+        from .artwork import drawings, icon_names
+    except ModuleNotFoundError as error:
+        raise MMDiffError(
+            f"Drawing the artwork needs {error.name}, which is not installed: pip install resvg-py pillow numpy"
+        ) from error
     archives = {package: fetch(package, packages) for package in PACKAGES}
     names = icon_names(list(archives.values()))
     sprites, pictures = [], []
