@@ -15,6 +15,18 @@ from .packages import Package, members
 
 SUBJECTS = Path(__file__).with_name("subjects.tsv")
 THINNEST = 0.14  # share of its square that a drawing must fill; thinner ones are not seen in a scene
+# Drawings of something else than their icon's name says, by eye.
+MISDRAWN = {
+    ("blob", "cricket"),
+    ("emojitwo", "cricket"),
+    ("emojitwo", "motorcycle"),
+    ("emojitwo", "speedboat"),
+    ("fluent-3d", "paperclip"),
+    ("fxemoji", "boar"),
+    ("fxemoji", "keyboard"),
+    ("fxemoji", "sailboat"),
+    ("fxemoji", "sunglasses"),
+}
 
 
 class Named(NamedTuple):
@@ -47,7 +59,7 @@ def drawings(
     """Every listed subject that the package draws, as an RGBA sprite whose longer side is `size` pixels."""
     pictures = _raster(archive) if package.style == "fluent-3d" else _vector(archive, names)
     for subject in named_subjects():
-        if subject.code in pictures:
+        if subject.code in pictures and (package.style, subject.name) not in MISDRAWN:
             sprite = cut(pictures[subject.code](), size)
             if sprite is not None:
                 yield subject, sprite
