@@ -32,8 +32,8 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(dim=1, keepdim=True), error.shape[-2:])
     error = error * torch.where(batch.masked[:, None, None, None], inside, 1.0)
     found = {"denoise": error.square().mean(dim=(1, 2, 3))}
-    subjects = conditions.subjects
-    for name, maps, counted in (("text", subjects.text, batch.text), ("image", subjects.image, batch.image_branch)):
+    recorded = conditions.subjects.maps
+    for name, maps, counted in (("text", recorded.text, batch.text), ("image", recorded.image, batch.image_branch)):
         found[name] = torch.zeros_like(found["denoise"])
         if maps:
             each = constraint(list(maps.values()), batch.masks, loss.form)

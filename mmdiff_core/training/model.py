@@ -21,7 +21,7 @@ from ..spec import Spec
 from .base import Base
 from .batches import Batch
 from .config import Config
-from .unet import Subjects, bind_unet
+from .unet import Maps, Subjects, bind_unet
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Trainee(nn.Module):
             added = {"text_embeds": pooled, "time_ids": ids}
         words = next(iter(batch.words.values()))
         tokens = tokens.unflatten(0, (size, subjects)).flatten(1, 2)
-        return Conditions(text, added, Subjects(tokens, batch.valid, words, self.null))
+        return Conditions(text, added, Subjects(tokens, batch.valid, words, self.null, Maps()))
 
     def predict(self, noisy: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """(B, C, h, w) noisy latents and (B,) timesteps to the UNet's prediction."""

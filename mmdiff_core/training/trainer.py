@@ -77,12 +77,13 @@ class Trainer:
         self.dataset = dataset
         self.out = Path(config.out)
         self.model, self.optimizer = accelerator.prepare(trainee, _optimizer(config, trainee))
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.start = state.step if state else 0
         self.ema = None
         if config.train.ema:
             if state:
                 load_weights(self.model, state.averaged)
-            self.ema = EMAModel(self._trained(), decay=config.train.ema)
+            self.ema = EMAModel(self.trained, decay=config.train.ema)
             self.ema.optimization_step = self.start
         if state:
             load_weights(self.model, state.weights)
@@ -150,7 +151,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
-            self.ema.step(self._trained())
+            self.ema.step(self.trained)
         return dict(zip(names, numbers.tolist(), strict=True))
 
     def _stop(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
@@ -161,19 +162,16 @@ class Trainer:
             "Look at them, or lower train.lr, and go on from the last save with --resume."
         )
 
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model with its averaged weights, where there are any."""
         if self.ema is None:
             yield
             return
-        self.ema.store(self._trained())
-        self.ema.copy_to(self._trained())
+        self.ema.store(self.trained)
+        self.ema.copy_to(self.trained)
         yield
-        self.ema.restore(self._trained())
+        self.ema.restore(self.trained)
 
     def _save(self, done: int) -> None:
         """A checkpoint for use, then the state to go on from; each is whole or not there."""

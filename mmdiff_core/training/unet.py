@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,20 +16,30 @@ from ..constraint import image_maps, text_maps
 from ..model.attention import attend, multimodal_cross_attention
 
 
-@dataclass
+class Maps:
+    """(B, N, S) maps of each branch by layer, averaged over heads.
+
+    No dataclass, because what shards a model over processes gives its blocks copies of those.
+    """
+
+    def __init__(self) -> None:
+        self.text: dict[str, Tensor] = {}
+        self.image: dict[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
 class Subjects:
-    """What the attention layers know of a batch's subjects, and the maps that they leave here.
+    """What the attention layers know of a batch's subjects, and where they leave their maps.
 
     tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, S), positions in the text;
-    null: (1, 1, D) or None. text, image: (B, N, S) maps by layer, head-averaged.
+    null: (1, 1, D) or None.
     """
 
     tokens: Tensor
     valid: Tensor
     words: Tensor
     null: Tensor | None
-    text: dict[str, Tensor] = field(default_factory=dict)
-    image: dict[str, Tensor] = field(default_factory=dict)
+    maps: Maps
 
 
 class SelfAttention:
@@ -69,14 +79,14 @@ class CrossAttention:
             # block is recomputed, this runs again and the maps of the first time, which hold the graph, stay.
             if self.text:
                 found = _recomputed(text_maps, q, k, subjects.words, attn.heads)
-                subjects.text.setdefault(self.layer, found)
+                subjects.maps.text.setdefault(self.layer, found)
             if self.image:
                 null = subjects.null
                 if null is not None:
                     null = attn.to_k(null) + self.pairs["to_k_lora_image"](null)
                     null = null.expand(len(q), -1, -1)
                 found = _recomputed(image_maps, q, k_subject, subjects.valid, attn.heads, null)
-                subjects.image.setdefault(self.layer, found)
+                subjects.maps.image.setdefault(self.layer, found)
 
         return multimodal_cross_attention(
             hidden_states,
