@@ -23,6 +23,7 @@ from mmdiff_core.world.captions import Mention, caption
 from mmdiff_core.world.likeness import near_duplicates, same_drawing
 from mmdiff_core.world.looks import LOOKS, PLAIN, rendered
 from mmdiff_core.world.scenes import RELATIONS, WorldScenes
+from mmdiff_core.world.sheet import sheet
 from mmdiff_core.world.splits import SPLITS, assign_splits
 
 ROOT = Path(__file__).parents[2]
@@ -338,6 +339,12 @@ def test_arguments_change_what_is_shown(atlas):
     assert words == {"thing", "toy"}
     assert all(placed.word == placed.identity.name for plan in plans(categories=0.0) for placed in plan.subjects)
     assert scenes(atlas).max_subjects == 2 and scenes(atlas, pairs=0.0).max_subjects == 1
+
+
+def test_the_sheet_shows_every_scene(atlas):
+    picture = np.asarray(sheet(scenes(atlas), 8, columns=3))
+    cells = picture.reshape(3, picture.shape[0] // 3, 3, -1, 3).swapaxes(1, 2).reshape(9, -1)
+    assert (cells.std(1) > 0).tolist() == [True] * 8 + [False] and len({cell.tobytes() for cell in cells}) == 9
 
 
 # The file
