@@ -53,6 +53,8 @@ def check_photos(photos: Tensor) -> None:
             f"The photos have shape {tuple(photos.shape)}; wanted is a batch of images, "
             "photos x height x width x 3 (or 4 with opacity)."
         )
+    if not photos.is_floating_point():
+        raise MMDiffError(f"The photos are of type {photos.dtype}; wanted are fractions from 0 to 1. Divide by 255.")
     if 0 in photos.shape:
         raise MMDiffError(f"The photos are empty, their shape is {tuple(photos.shape)}; connect at least one photo.")
     for number, photo in enumerate(photos, 1):

@@ -167,3 +167,8 @@ def test_normalised_pixels_have_clips_mean_and_deviation():
     for normal, value in zip(normalise(pixels), (0, 1, -2), strict=True):
         assert torch.allclose(normal, torch.full((3, 5, 7), float(value)), atol=1e-6)
     assert normalise(pixels.double()).dtype == torch.float64
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(MMDiffError, match=r"torch.uint8; wanted are fractions from 0 to 1. Divide by 255"):
+        prepare_photos(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), 4)
