@@ -63,7 +63,7 @@ def check_base(model: ModelPatcher, mmdiff: MMDiff) -> list[Layer]:
     if not isinstance(config, FAMILIES[mmdiff.base]):
         raise MMDiffError(
             f"Apply MM-Diff Attention: the model is {type(config).__name__}, the checkpoint was trained for {wanted}. "
-            f"Load a {wanted} checkpoint."
+            f"Connect a model made for {wanted}."
         )
     layers = attention_layers(model.model.diffusion_model)
     numbers = {int(number) for number in mmdiff.unet}

@@ -781,7 +781,7 @@ def test_the_host_refuses_a_file_that_is_not_listed(pack, folder, name):
 def test_wrong_models_in_the_middle_of_a_graph(pack, people, large, refused):
     """Each refusal comes after some node already made copies of the shared models."""
     _, _, binding = bound(pack, "Ada at home", [people["Ada"]])
-    with refused("Apply MM-Diff Attention: the model is SD15", "Load a SDXL checkpoint"):
+    with refused("Apply MM-Diff Attention: the model is SD15", "Connect a model made for SDXL"):
         applied(pack, binding, sd15().model)
     with refused("Multi-Subject Binding: the `clip` socket holds SD1ClipModel", "Connect the CLIP of the base model"):
         bound(pack, "Ada at home", [people["Ada"]], clip=sd15().clip)
