@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 FULL = "full"
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def pictures(
     """
     if (arm.folder / LIST).is_file():
         return pictures_of(arm.folder, cases)
+    if not (arm.folder / STATE).is_file():
+        raise MMDiffError(
+            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}) and no list of pictures "
+            f"({LIST}). Name the folder that a training run wrote as its `out`, or a folder of pictures with their list."
+        )
     from .run import Run  # diffusers takes seconds to import, and pictures need none of it
 
     run = Run(arm.folder)

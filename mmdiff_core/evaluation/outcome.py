@@ -38,7 +38,8 @@ def outcome(boxes: Sequence[Box], likeness: Tensor, relation: str) -> Outcome:
     if any(who in MIXED for who in shown):
         return Outcome("mixed", found)
     if all(right):
-        return Outcome("both" if holds(relation, *found) is not False else "swapped", found)
+        as_said = holds(relation, *found)
+        return Outcome("both" if as_said is None or as_said else "swapped", found)
     nearest = likeness.argmax(1).tolist()
     if any(right):
         present = FIRST if right[FIRST] else SECOND

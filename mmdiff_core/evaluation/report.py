@@ -87,10 +87,10 @@ def markdown(results: Results) -> str:
 
 def _table(rows: Mapping[str, Mapping[str, Interval]], sign: str) -> list[str]:
     measures = list(dict.fromkeys(measure for row in rows.values() for measure in row))
-    lines = ["| arm | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
-    for arm, row in rows.items():
-        cells = [_cell(row[measure], sign) if measure in row else "" for measure in measures]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines = ["| measure | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    for measure in measures:
+        cells = [_cell(row[measure], sign) if measure in row else "" for row in rows.values()]
+        lines.append(f"| {measure} | " + " | ".join(cells) + " |")
     return lines
 
 

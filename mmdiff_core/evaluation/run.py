@@ -19,6 +19,7 @@ from ..training.config import Config, Drop, Loss
 from ..training.model import Trainee
 from ..training.samples import sample
 from ..training.state import load_weights
+from .arms import STATE
 
 
 class Run:
@@ -29,14 +30,8 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises MMDiffError where the folder holds no checkpoint."""
-        path = folder / "state.safetensors"
-        if not path.is_file():
-            raise MMDiffError(
-                f"{folder} has no checkpoint to draw with: there is no {path.name} in it. Name the folder that a run "
-                f"wrote as its `out`, or a folder of pictures with their list."
-            )
-        self.step, config, weights = _read(path)
+        """Raises MMDiffError where the folder's state is not a run's."""
+        self.step, config, weights = _read(folder / STATE)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = _for_drawing(config)
         self.trainee = Trainee(
