@@ -211,7 +211,7 @@ class WorldScenes(Dataset):
         # Along the axis of the relation: the leading one, a gap, the other one; what space is left is shared out.
         lengths = [drawn[i][0] if beside else drawn[i][1] for i in leading]
         spare = 1 - 2 * MARGIN - GAP - sum(lengths)
-        start, gap = np.sort(random.uniform(0, 1, 2)) * spare
+        start, gap = (np.sort(random.uniform(0, 1, 2)) * spare).tolist()
         middles = [MARGIN + start + lengths[0] / 2, MARGIN + gap + GAP + lengths[0] + lengths[1] / 2]
         placed: list[Placed | None] = [None, None]
         for which, middle in zip(leading, middles, strict=True):

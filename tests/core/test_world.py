@@ -1,5 +1,6 @@
 """The procedural world: picture, caption and masks agree, and training never sees what is held out."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -116,13 +117,15 @@ def test_share_alike_styles_are_in_one_split_only(atlas):
 
 
 def test_names_of_one_word_or_one_drawing_stay_together():
-    names = [f"{word} {number}" for number in range(40) for word in ("a", "b")] + ["cat face", "black cat"]
+    names = [f"{word} {number}" for number in range(40) for word in ("a", "b")]
+    names += [name for beast in "ABCDEFGHIJ" for name in (f"{beast} face", f"black {beast}")]
     sprites = [Sprite(name, "a", "thing", "s", "f", "MIT") for name in names]
     alike = [(f"a {number}", f"a {number + 1}") for number in range(0, 40, 2)]
     split = dict(zip(names, assign_splits(sprites, alike, set()), strict=True))
     assert all(split[f"a {number}"] == split[f"b {number}"] for number in range(40)), "same last word"
     assert all(split[one] == split[other] for one, other in alike)
-    assert split["cat face"] == split["black cat"]
+    assert all(split[f"{beast} face"] == split[f"black {beast}"] for beast in "ABCDEFGHIJ")
+    assert len({split[f"{beast} face"] for beast in "ABCDEFGHIJ"}) > 1, "faces are of different beasts"
     assert {"train", "metric", "val", "test"} <= set(split.values())
 
 
@@ -281,6 +284,24 @@ def test_a_colour_in_a_name_is_never_recoloured(atlas):
         (placed,) = coloured.plan(index).subjects
         assert (placed.hue == 0) == (placed.identity.name == "red cube")
     assert all(0 not in found for name, found in hues.items() if name != "red cube")
+
+
+def test_scene_and_reference_share_their_colours(atlas):
+    dataset = scenes(atlas, pairs=0.0, looks=0.0)
+    for index in range(8):
+        plan = dataset.plan(index)
+        turned = [
+            dataclasses.replace(plan, subjects=(dataclasses.replace(plan.subjects[0], hue=hue),)) for hue in (0.0, 2.5)
+        ]
+        pictures, masks = zip(*(dataset.draw(one) for one in turned), strict=True)
+        changed = (pictures[0] != pictures[1]).any(-1)
+        assert (
+            np.array_equal(masks[0], masks[1])
+            and changed[masks[0][0] == 1].all()
+            and not changed[masks[0][0] == 0].any()
+        )
+        photos = [dataset.reference(one.subjects[0], np.random.default_rng(index)) for one in turned]
+        assert (photos[0] != photos[1]).any(-1).mean() > 0.05
 
 
 def test_references_are_other_views(atlas):
