@@ -55,11 +55,16 @@ def pictures(
         return pictures_of(arm.folder, cases)
     if not (arm.folder / STATE).is_file():
         raise MMDiffError(
-            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}) and no list of pictures "
-            f"({LIST}). Name the folder that a training run wrote as its `out`, or a folder of pictures with their list."
+            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}) and no list of pictures (no "
+            f"{LIST}). Name the folder that a training run wrote as its `out`, or a folder of pictures with their list."
         )
-    from .run import Run  # diffusers takes seconds to import, and pictures need none of it
-
+    try:
+        from .run import Run  # diffusers takes seconds to import, and pictures need none of it
+    except ModuleNotFoundError as error:
+        raise MMDiffError(
+            f"Arm '{arm.name}' is a training run, and drawing with it needs {error.name}, which is not installed: "
+            "pip install diffusers accelerate transformers pyyaml tensorboard tqdm"
+        ) from error
     run = Run(arm.folder)
     folder = out / "pictures" / arm.name
     fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")

@@ -23,16 +23,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         photos.add_argument(f"--{model}", type=Path, metavar="FOLDER", help=f"a local model {of}")
     photos.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
     photos.add_argument("--pairs", action="store_true", help="two subjects a picture")
-    photos.add_argument("--images", type=int, default=4, help="pictures of each prompt (default: 4)")
+    photos.add_argument("--images", type=_count, default=4, help="pictures of each prompt (default: 4)")
     photos.set_defaults(command=_dreambench)
 
     world = kinds.add_parser("world", help="the procedural world: who, what and where, with ceilings and floors")
     world.add_argument("atlas", type=Path, help="the world's file, of `python -m mmdiff_core.world.build`")
     world.add_argument("--nets", type=Path, metavar="FILE", help="the metric networks, of `evaluate nets`")
     world.add_argument("--split", default="test", help="of the atlas (default: test)")
-    world.add_argument("--number", type=int, default=512, help="of cases (default: 512)")
-    world.add_argument("--resolution", type=int, default=64, help="side of the oracles' pictures (default: 64)")
-    world.add_argument("--photo", type=int, default=224, help="side of the references (default: 224)")
+    world.add_argument("--number", type=_count, default=512, help="of cases (default: 512)")
+    world.add_argument("--resolution", type=_count, default=64, help="side of the oracles' pictures (default: 64)")
+    world.add_argument("--photo", type=_count, default=224, help="side of the references (default: 224)")
     world.set_defaults(command=_world)
 
     for kind in (photos, world):
@@ -47,7 +47,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     nets.add_argument("atlas", type=Path, help="the world's file")
     nets.add_argument("out", type=Path, help="the .safetensors file to write")
     nets.add_argument(
-        "--steps", type=int, default=1200, help="of 32 scenes (default: 1200, about half an hour on a CPU)"
+        "--steps", type=_count, default=1200, help="of 32 scenes (default: 1200, about half an hour on a CPU)"
     )
     nets.set_defaults(command=_nets)
 
@@ -55,6 +55,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 _ARM = (
     "a training run, or pictures with their list; may come several times, and `full` is what others are compared with"
 )
+
+
+def _count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return int(text)
 
 
 def _dreambench(arguments: argparse.Namespace) -> None:

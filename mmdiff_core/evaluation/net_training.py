@@ -61,10 +61,11 @@ class Batch(NamedTuple):
 
 def train_nets(atlas: Path, out: Path, steps: int, say: Callable[[str], None]) -> None:
     """Train, and write `out`. say: gets a line now and then."""
-    scenes = WorldScenes(Atlas.load(atlas), PICTURE, PICTURE, SEED, SPLIT, pairs=0.5, looks=0.4, recolour=0.6)
+    scenes = WorldScenes(Atlas.load(atlas), PICTURE, PICTURE, SEED, SPLIT, pairs=0.5, looks=0.25, recolour=0.6)
+    names = sorted({identity.name for identity in scenes.identities})
     torch.manual_seed(SEED)
     random = np.random.default_rng(SEED)
-    nets = MetricNets(About(list(SCENES), _LOOKS, scenes.atlas.digest(), SPLIT, SEED, steps)).train()
+    nets = MetricNets(About(list(SCENES), _LOOKS, names, scenes.atlas.digest(), SEED, steps)).train()
     optimizer = torch.optim.AdamW(nets.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.02)
     # Drawing a scene takes longer than learning from it, so each is looked at several times, with other crops.
     pool: list[Seen] = []
@@ -135,21 +136,21 @@ def _batch(seen: list[Seen]) -> Batch:
 def _losses(nets: MetricNets, batch: Batch, random: np.random.Generator) -> dict[str, Tensor]:
     crops = cropped(batch.pictures[batch.owner], _shaken(batch.boxes, random))
     number = len(crops)
-    individual, kind = nets.who(torch.cat((crops, batch.candidates.flatten(0, 1))))
+    vectors = nets.who(torch.cat((crops, batch.candidates.flatten(0, 1))))
     sharp = nets.who.sharpness.exp()
-    logits = individual[:number] @ individual[number:].T * sharp[0]
+    logits = vectors[:number] @ vectors[number:].T * sharp[0]
     # A batch may show one individual twice; a name without another drawing has its own in that place.
     twice = batch.same & ~torch.eye(number, dtype=torch.bool)
-    hidden = torch.cat((twice, twice, twice, batch.same & ~batch.namesakes), 1)
+    logits = logits.masked_fill(torch.cat((twice, twice, twice, batch.same & ~batch.namesakes), 1), -1e4)
     target = torch.arange(number)
-    logits = logits.masked_fill(hidden, -1e4)
-    kinds = kind[:number] @ kind[-number:].T * sharp[1]
-    kinds = kinds.masked_fill(batch.same_name & ~torch.eye(number, dtype=torch.bool), -1e4)
-    kind_loss = cross_entropy(kinds, target, reduction="none")
+
+    kinds = nets.who.kinds(torch.cat((crops, batch.candidates[0], batch.candidates[3])))
+    alike = (kinds[:number] @ kinds[number:].T * sharp[1]).log_softmax(1)
+    right = batch.same_name.repeat(1, 2)
     scene, look = nets.place(batch.pictures)
     return {
         "individual": cross_entropy(logits, target) + cross_entropy(logits[:, :number].T, target),
-        "kind": kind_loss[batch.namesakes].mean(),
+        "kind": -(alike.masked_fill(~right, -torch.inf).logsumexp(1)).mean(),
         "scene": cross_entropy(scene, batch.scenes),
         "look": cross_entropy(look, batch.looks),
         **_where_losses(nets, batch),

@@ -38,12 +38,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class About:
-    """What the networks know and how they came about. atlas: its digest."""
+    """What the networks know and how they came about. names: of the subjects they saw. atlas: its digest."""
 
     scenes: list[str]
     looks: list[str]
+    names: list[str]
     atlas: str
-    split: str
     seed: int
     steps: int
 
@@ -54,7 +54,7 @@ def _step(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.S
 
 
 class Who(nn.Module):
-    """A crop, or a drawing on black, to two unit vectors: which individual it is, and what kind of thing."""
+    """A crop, or a drawing on black, to a unit vector: which individual it is, or (colours left out) what kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,12 +64,18 @@ class Who(nn.Module):
         self.kind = nn.Sequential(nn.Linear(4 * 128, 192), nn.SiLU(), nn.Linear(192, 64))
         self.sharpness = nn.Parameter(torch.tensor([2.0, 2.0]))
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, CROP, CROP) in [0, 1] to (N, 96) and (N, 64)."""
+    def forward(self, crops: Tensor) -> Tensor:
+        """(N, 3, CROP, CROP) in [0, 1] to (N, 96): the individual."""
+        return normalize(self.individual(self._pooled(crops)), dim=1)
+
+    def kinds(self, crops: Tensor) -> Tensor:
+        """(N, 3, CROP, CROP) in [0, 1] to (N, 64): the kind of thing, whatever its colours."""
+        return normalize(self.kind(self._pooled(crops.mean(1, keepdim=True).expand_as(crops))), dim=1)
+
+    def _pooled(self, crops: Tensor) -> Tensor:
         features = self.trunk(crops * 2 - 1)
         weights = self.look_at(features).flatten(2).softmax(-1)
-        pooled = torch.einsum("nkp,ncp->nkc", weights, features.flatten(2)).flatten(1)
-        return normalize(self.individual(pooled), dim=1), normalize(self.kind(pooled), dim=1)
+        return torch.einsum("nkp,ncp->nkc", weights, features.flatten(2)).flatten(1)
 
 
 class Place(nn.Module):

@@ -75,8 +75,8 @@ class Run:
             noisy = base.scheduler.add_noise(latents, batch.randn(shape, stream=1), time)
             conditions = self.trainee.conditions(batch)
             self.trainee.predict(noisy, time, conditions)
-        subjects = conditions.subjects
-        found = {"text": subjects.text, "image": subjects.image}
+        recorded = conditions.subjects.maps
+        found = {"text": recorded.text} | ({} if self.config.drop.image else {"image": recorded.image})
         return {branch: torch.stack([_grid(one) for one in maps.values()]).mean(0) for branch, maps in found.items()}
 
     @property

@@ -21,6 +21,8 @@ from .world_cases import WorldCase, drawing, individual
 MEASURES = ("identity", "hard", "colour-matched", "class", "ssim", "edges", "scene", "look", "size", "relation", "pair")
 CANDIDATES = 64
 FAMILIES = 4
+COLOURLESS = ("pencil sketch", "black and white")  # looks in which nobody could tell who it is
+TIGHTNESS = (0.9, 1.0, 1.1)
 BIG = 0.53  # share of the picture, between what captions call small and big
 Values = dict[str, dict[str, float]]
 """Measure to case to number."""
@@ -41,7 +43,7 @@ class WorldMeasures:
         for identity in scenes.identities:
             self.by_name.setdefault(identity.name, []).append(identity)
         self._fitted: dict[str, Tensor] = {}
-        self._kinds = self._kind_of_identities()
+        self._kinds = self._kind_of_drawings()
         self.candidates = {case.id: self._embedded(case) for case in cases}
 
     def measure(self, files: Mapping[str, Path]) -> Values:
@@ -65,28 +67,34 @@ class WorldMeasures:
                     values["edges"][name] = float(np.mean([one.edges for one in laid]))
         return {name: found for name, found in values.items() if found and name.split()[0] in self.wanted}
 
+    @torch.inference_mode()
     def _single(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> dict[str, float]:
-        found = {}
-        who, kind = self._who(picture, boxes[:1])
-        for measure, candidates in self.candidates[case.id].items():
-            vector = kind if measure == "class" else who
-            found[measure] = float((candidates @ vector[0]).argmax() == 0)
+        crops = self._crops(picture, boxes[0])
+        found = {"class": self._class(case, crops)}
+        if case.plan.look not in COLOURLESS:
+            vector = self.nets.who(crops).mean(0)
+            for measure, candidates in self.candidates[case.id].items():
+                found[measure] = float((candidates @ vector).argmax() == 0)
         if word := case.plan.subjects[0].size_word:
             found["size"] = float((max(boxes[0].width, boxes[0].height) > BIG) == (word == "big"))
         return found
 
+    @torch.inference_mode()
     def _pair(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> dict[str, float]:
-        who, _ = self._who(picture, boxes)
-        shown = outcome(boxes, who @ self.candidates[case.id]["pair"].T, case.plan.relation)
+        if case.plan.look in COLOURLESS:
+            return {}
+        vectors = torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
+        shown = outcome(boxes, vectors @ self.candidates[case.id]["pair"].T, case.plan.relation)
         found = {f"pair {kind}": float(shown.kind == kind) for kind in OUTCOMES}
         if case.plan.relation != "and":
             found["relation"] = float(None not in shown.boxes and bool(holds(case.plan.relation, *shown.boxes)))
         return found
 
-    @torch.inference_mode()
-    def _who(self, picture: Tensor, boxes: Sequence[Box]) -> tuple[Tensor, Tensor]:
-        squares = [square_around(box) for box in boxes]
-        return self.nets.who(cropped(picture.expand(len(boxes), -1, -1, -1), squares))
+    def _crops(self, picture: Tensor, box: Box) -> Tensor:
+        """A subject cut out a little more and a little less tightly, as drawn and mirrored: a box is never exact."""
+        x, y, side = square_around(box)
+        crops = cropped(picture.expand(len(TIGHTNESS), -1, -1, -1), [(x, y, side * share) for share in TIGHTNESS])
+        return torch.cat((crops, crops.flip(-1)))
 
     def _candidates(self, case: WorldCase) -> dict[str, list[Tensor]]:
         """Fitted drawings for each question; the right answer comes first."""
@@ -134,37 +142,25 @@ class WorldMeasures:
                 found.append(fitted(individual(self.scenes, group[index].renditions[0], placed.hue)))
         return found
 
+    @torch.inference_mode()
     def _embedded(self, case: WorldCase) -> dict[str, Tensor]:
-        """For each question (candidates, vector), the right answer first; `class` asks among names."""
-        with torch.inference_mode():
-            found = {
-                name: self.nets.who(torch.stack([on_black(one) for one in all_of]))[0]
-                for name, all_of in self._candidates(case).items()
-            }
-        names = self._names(case)
-        return found | ({"class": names} if len(case.subjects) == 1 and names is not None else {})
+        """For each question (candidates, vector), the right answer first."""
+        return {
+            name: self.nets.who(torch.stack([on_black(one) for one in all_of]))
+            for name, all_of in self._candidates(case).items()
+        }
 
-    def _names(self, case: WorldCase) -> Tensor | None:
-        """What drawings of a name look like on average, for the subject's and 63 other names; the subject's own drawing
-        is not among them, and of every other name one is left out too. None where its name has no other drawing."""
-        own = case.plan.subjects[0].identity
-        random = np.random.default_rng([case.seed, 1])
-        names = [name for name, all_of in self.by_name.items() if len(all_of) > 1]
-        if own.name not in names:
-            return None
-        others = [name for name in names if name != own.name]
-        rows = [[one for one in self.by_name[own.name] if one != own]]
-        for index in random.permutation(len(others))[: CANDIDATES - 1]:
-            all_of = self.by_name[others[index]]
-            rows.append([all_of[one] for one in random.permutation(len(all_of))[1:]])
-        return torch.stack([normalize(sum(self._kinds[str(one)] for one in row), dim=0) for row in rows])
+    def _class(self, case: WorldCase, crops: Tensor) -> float:
+        """Whether what was drawn is likest to a drawing of the right name, among all drawings of the split."""
+        names, kinds = self._kinds
+        nearest = int((kinds @ normalize(self.nets.who.kinds(crops).mean(0), dim=0)).argmax())
+        return float(names[nearest] == case.plan.subjects[0].identity.name)
 
-    def _kind_of_identities(self) -> dict[str, Tensor]:
-        with torch.inference_mode():
-            return {
-                str(one): self.nets.who(on_black(fitted(individual(self.scenes, one.renditions[0], 0.0)))[None])[1][0]
-                for one in self.scenes.identities
-            }
+    @torch.inference_mode()
+    def _kind_of_drawings(self) -> tuple[list[str], Tensor]:
+        drawings = [on_black(fitted(individual(self.scenes, one.renditions[0], 0.0))) for one in self.scenes.identities]
+        kinds = [self.nets.who.kinds(torch.stack(drawings[at : at + 64])) for at in range(0, len(drawings), 64)]
+        return [one.name for one in self.scenes.identities], torch.cat(kinds)
 
     def _small(self, placed: Placed) -> Tensor:
         key = f"{placed} {placed.sprite}"

@@ -101,7 +101,7 @@ def test_a_decoy_has_the_other_palette_and_its_own_shape():
 
 
 def test_the_surest_box_is_kept_and_doubles_are_not():
-    nets = MetricNets(About(["a"], ["b"], "", "", 0, 0))
+    nets = MetricNets(About(["a"], ["b"], [], "", 0, 0))
     logits, boxes = torch.full((1, 16, 16), -9.0), torch.full((1, 4, 16, 16), 0.5)
     boxes[:, 2:] = 0.3
     nets.where.forward = lambda pictures: (logits, boxes)

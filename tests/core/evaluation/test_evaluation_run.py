@@ -83,6 +83,7 @@ def test_arms_are_compared_case_by_case(folder, tmp_path):
     values = found["values"]["full"]["image attention, own"]
     even = found["values"]["oracle: even attention"]["image attention, own"]
     assert values.keys() == even.keys() and all(0 < value < 1 for value in values.values())
+    assert "text attention, own" in found["values"]["text"] and "image attention, own" not in found["values"]["text"]
     with pytest.raises(MMDiffError, match="holds pictures of another run"):
         world_benchmark.run(world_benchmark.Options(**{**vars(options), "arms": [f"full={folder / 'other'}"]}))
 

@@ -51,13 +51,26 @@ def make_atlas(path: Path) -> Path:
     return path
 
 
+class Pixels:
+    """A crop as its pixels, folded in the middle, because scenes mirror their subjects."""
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        middle = torch.nn.functional.adaptive_avg_pool2d(crops[:, :, 6:42, 6:42], 9)
+        folded = (middle + middle.flip(-1)).flatten(1)
+        return torch.nn.functional.normalize(folded - folded.mean(1, keepdim=True), dim=1)
+
+    def kinds(self, crops: Tensor) -> Tensor:
+        return self((crops.amax(1, keepdim=True) > 0.15).float().expand_as(crops))
+
+
 class Known:
     """In place of trained networks: boxes from the plans, in the order of the pictures, and pixels as vectors."""
 
     def __init__(self, plans: Sequence[Plan], scenes: list[str], looks: list[str]) -> None:
-        self.about = About(scenes, looks, "", "metric", 0, 0)
+        self.about = About(scenes, looks, [], "", 0, 0)
         self.plans = iter(plans)
         self.places = iter(plans)
+        self.who = Pixels()
 
     def find(self, pictures: Tensor) -> list[list[Box]]:
         return [[Box(one.x, one.y, one.width, one.height, 1.0) for one in next(self.plans).subjects] for _ in pictures]
@@ -69,9 +82,3 @@ class Known:
             scene[row, self.about.scenes.index(plan.scene)] = 1
             look[row, self.about.looks.index(plan.look)] = 1
         return scene, look
-
-    def who(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        middle = torch.nn.functional.adaptive_avg_pool2d(crops[:, :, 6:42, 6:42], 9)
-        folded = (middle + middle.flip(-1)).flatten(1)  # scenes mirror their subjects
-        vectors = torch.nn.functional.normalize(folded - folded.mean(1, keepdim=True), dim=1)
-        return vectors, vectors
