@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,6 +230,10 @@ def _check(config: Config) -> None:
         raise MMDiffError(
             "model.null_token is true and loss.image is 0; the null token acts in the image constraint only. "
             "Give loss.image a weight, or leave the null token out."
+        )
+    if config.train.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MMDiffError(
+            "train.optimizer is adamw8bit, and bitsandbytes is not installed. Install it, or set the key to adamw."
         )
     if loss.layers and not (loss.text or loss.image):
         raise MMDiffError("loss.layers names layers, but loss.text and loss.image are 0. Give one of them a weight.")

@@ -213,10 +213,12 @@ def _adam(config: Config) -> dict[str, Any]:
 
 
 class _Log:
-    """Losses of each step, as lines of JSON and for TensorBoard; steps that will be done again are taken off."""
+    """Losses of each step, as lines of JSON and for TensorBoard; what was not saved before a kill is taken off."""
 
     def __init__(self, out: Path, start: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
+        for part in out.glob(".*.part"):  # what a kill during a save left
+            part.unlink()
         path = out / "losses.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         path.write_text("".join(line + "\n" for line in lines[:start]))

@@ -105,14 +105,17 @@ def make_vision(folder: Path) -> Path:
 
 
 class Squares:
-    """A square, or two beside each other, each with a reference of its colour."""
+    """A square, or two beside each other, each with a reference of its colour. broken: a record with NaN pixels."""
 
-    def __init__(self, resolution: int, photo_size: int, seed: int, max_subjects: int = 2, records: int = 4) -> None:
+    def __init__(
+        self, resolution: int, photo_size: int, seed: int, max_subjects: int = 2, records: int = 4, broken: int = -1
+    ) -> None:
         self.resolution = resolution
         self.photo_size = photo_size
         self.seed = seed
         self.max_subjects = max_subjects
         self.records = records
+        self.broken = broken
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = index % self.records
@@ -130,7 +133,7 @@ class Squares:
             entities.append((start, len(caption)))
         references = [torch.tensor(COLORS[n])[:, None, None].expand(3, self.photo_size, self.photo_size) for n in names]
         return {
-            "image": image,
+            "image": image * float("nan") if record == self.broken else image,
             "caption": caption,
             "entities": entities,
             "masks": masks,
@@ -151,5 +154,6 @@ def settings(folder: Path, **sections: Any) -> dict[str, Any]:
         "drop": {"text": 0.1, "image": 0.1, "both": 0.1},
     }
     for name, section in sections.items():
-        given[name] = {**given[name], **section} if isinstance(given.get(name), dict) else section
+        both = isinstance(given.get(name), dict) and isinstance(section, dict)
+        given[name] = {**given[name], **section} if both else section
     return given

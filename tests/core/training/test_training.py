@@ -1,0 +1,306 @@
+"""Training end to end on a tiny base: losses, resuming, several processes, checkpoints, and what stops a run."""
+
+import dataclasses
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_base import PHOTO, SIDE, Squares, settings
+
+from mmdiff_core import MMDiffError, encode_subject, load_checkpoint
+from mmdiff_core.training.base import Base
+from mmdiff_core.training.batches import Collate, Indexed, Steps
+from mmdiff_core.training.config import read_config
+from mmdiff_core.training.losses import losses
+from mmdiff_core.training.model import Trainee
+from mmdiff_core.training.state import load_weights
+from mmdiff_core.vision import VisionTowers
+
+ROOT = Path(__file__).parents[3]
+ALL = {"text_rank": 2, "vision_layers": 1, "null_token": True}
+"""Everything that can train."""
+
+
+def environment():
+    path = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def trainee_of(path, checkpoint=None):
+    """A trainee as a configuration starts it, and a function that makes its batch of some indices."""
+    config = read_config(path)
+    torch.manual_seed(config.seed)
+    trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
+    data, collate = Indexed(Squares(SIDE, PHOTO, 0)), Collate(trainee.base.tokenizers, config)
+    return SimpleNamespace(trainee=trainee, batch=lambda indices: collate([data[index] for index in indices]))
+
+
+def saved(out, part="weights"):
+    state = load_file(out / "state.safetensors")
+    return {key[len(part) + 1 :]: value for key, value in state.items() if key.startswith(part + ".")}
+
+
+def difference(a, b):
+    """The largest difference of any value of any step."""
+    assert [one["step"] for one in a] == [one["step"] for one in b]
+    return max(abs(x[key] - y[key]) for x, y in zip(a, b, strict=True) for key in x)
+
+
+@pytest.mark.parametrize("base", ["base", "sdxl"])
+def test_loss_falls_on_a_small_set(run, write, folder, tmp_path, base):
+    """Seen on the same scenes, noise and timesteps before and after; both constraints fall too."""
+    sections = {
+        "base": str(folder / base),
+        "model": ALL,
+        "loss": {"text": 0.3, "image": 0.3, "masked": 0.0},
+        "train": {"steps": 25, "batch": 4, "lr": 1e-2, "vision_lr": 1e-3, "warmup": 5},
+        "drop": {"text": 0, "image": 0, "both": 0},
+    }
+    run(**sections)
+    made = trainee_of(write(**sections))
+    batch = made.batch(range(16))
+    values = []
+    with torch.no_grad():
+        values.append(made.trainee(losses, batch))
+        load_weights(made.trainee, saved(tmp_path / "run"))
+        values.append(made.trainee(losses, batch))
+    before, after = ({name: float(value.mean()) for name, value in one.items()} for one in values)
+    assert after["denoise"] < 0.9 * before["denoise"], (before, after)
+    assert after["text"] < before["text"] and after["image"] < before["image"] - 0.02, (before, after)
+    assert all(value.any() for value in saved(tmp_path / "run").values()), "everything that trains has moved"
+
+
+def test_killed_and_resumed_losses_are_the_same(run, write, tmp_path):
+    """kill -9 somewhere behind the second save; the rest comes out to the bit as if nothing had happened."""
+    sections = {"model": ALL, "train": {"steps": 9, "batch": 2, "ema": 0.9}, "save": {"every": 2, "keep": 2}}
+    whole = run("whole", **sections)
+    path = write("killed", **sections, data={"workers": 1})
+    command = [sys.executable, "-m", "mmdiff_core", "train", "--config", str(path)]
+    process = subprocess.Popen(command, env=environment(), cwd=ROOT, stderr=subprocess.PIPE)
+    shown = b""
+    while not re.search(rb"\b5/9 ", shown):
+        piece = process.stderr.read1()
+        assert piece, shown.decode()
+        shown += piece
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (tmp_path / "killed" / ".half.part").touch()
+    assert b"denoise=" in shown, "the progress bar shows the parts"
+    assert not (tmp_path / "killed" / "step-00000009.safetensors").exists()
+    again = run("killed", resume=True, **sections)
+    assert difference(whole, again) == 0
+    a, b = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert sorted(one.name for one in (tmp_path / "killed").glob("*step*")) == [
+        "step-00000008.safetensors",
+        "step-00000009.safetensors",
+    ]
+    assert not list((tmp_path / "killed").glob(".*")), "what the kill left is gone"
+
+
+def test_two_processes_are_one_with_twice_the_batch(run, write, tmp_path):
+    sections = {"model": ALL, "train": {"steps": 4, "batch": 2, "ema": 0.9}}
+    one = run("one", **{**sections, "train": {**sections["train"], "batch": 4}})
+    path = write("two", **sections)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["-m", "mmdiff_core", "train", "--config", str(path)]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from conftest import losses as logged
+
+    assert difference(one, logged(tmp_path / "two")) <= 1e-5
+
+
+def test_accumulated_and_checkpointed_steps_are_the_same(run):
+    one = run("one", model=ALL, train={"steps": 3, "batch": 4})
+    two = run("two", model=ALL, train={"steps": 3, "batch": 2, "accumulation": 2, "gradient_checkpointing": True})
+    assert difference(one, two) <= 1e-5
+
+
+def test_every_index_is_in_exactly_one_batch():
+    steps = [list(Steps(range(2, 4), 3, 2, process, 2)) for process in range(2)]
+    assert sorted(index for batches in steps for batch in batches for index in batch) == list(range(24, 48))
+    assert all(len(batches) == 4 for batches in steps)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_right_prediction_has_no_loss(write, prediction):
+    made = trainee_of(write(loss={"text": 0, "image": 0, "masked": 0}))
+    base, batch = made.trainee.base, made.batch(range(4))
+    base.scheduler.register_to_config(prediction_type=prediction)
+    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), 0))
+    noise = batch.randn(base.latent_shape(SIDE), 1)
+    signal_share = base.scheduler.alphas_cumprod[(batch.time * 1000).long()].sqrt().view(-1, 1, 1, 1)
+    velocity = signal_share * noise - (1 - signal_share**2).sqrt() * latents
+    answers = {"epsilon": noise, "v_prediction": velocity}
+    for name, answer in answers.items():
+        made.trainee.predict = lambda *_, answer=answer: answer
+        loss = made.trainee(losses, batch)["denoise"]
+        assert (loss.max() < 1e-8) == (name == prediction)
+
+
+def test_masked_denoising_counts_inside_the_masks_only(write):
+    made = trainee_of(write(loss={"text": 0, "image": 0, "masked": 1.0}, drop={"text": 0, "image": 0, "both": 0}))
+    base, batch = made.trainee.base, made.batch(range(4))
+    noise = batch.randn(base.latent_shape(SIDE), 1)
+    inside = torch.nn.functional.max_pool2d(batch.masks.amax(dim=1, keepdim=True), 2)
+    for where, counts in ((1 - inside, False), (inside, True)):
+        made.trainee.predict = lambda *_, where=where: noise + where
+        assert (made.trainee(losses, batch)["denoise"] > 1e-3).all() == counts
+
+
+def test_dropped_conditions(write):
+    """Text: no words, no fusing, but subjects. Image: words alone. Both: the unconditional row."""
+    found = {}
+    for name in ("text", "image", "both"):
+        shares = {"text": 0, "image": 0, "both": 0, name: 1.0}
+        made = trainee_of(write(name, drop=shares))
+        batch = made.batch([1, 3])
+        empty = batch.ids["l"][:, 1] == made.trainee.base.tokenizers["l"].eos_token_id
+        found[name] = (bool(empty.all()), bool(batch.fused.any()), bool(batch.valid.any()))
+        conditions = made.trainee.conditions(batch)
+        plain = made.trainee.base.text["l"](batch.ids["l"]).last_hidden_state
+        torch.testing.assert_close(conditions.text, plain, msg="nothing is fused")
+    assert found == {"text": (True, False, True), "image": (False, False, False), "both": (True, False, False)}
+
+
+def test_a_word_beyond_the_encoder_is_no_subject(write):
+    made = trainee_of(write(drop={"text": 0, "image": 0, "both": 0}))
+    item = Squares(SIDE, PHOTO, 0)[1]
+    late = "so " * 40
+    far = {**item, "caption": late + item["caption"], "entities": [(a + 120, b + 120) for a, b in item["entities"]]}
+    batch = Collate(made.trainee.base.tokenizers, made.trainee.config)([{**far, "index": 0}, {**item, "index": 1}])
+    assert batch.valid.tolist() == [[False, False], [True, True]]
+
+
+def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp_path):
+    """The core's own path from photo to tokens, with the tuned vision tower, gives what the trainer gave."""
+    sections = {"model": ALL, "train": {"steps": 3, "batch": 2, "lr": 1e-2, "vision_lr": 1e-2}}
+    run(**sections, drop={"text": 0, "image": 0, "both": 0})
+    made = trainee_of(write(**sections, drop={"text": 0, "image": 0, "both": 0}))
+    load_weights(made.trainee, saved(tmp_path / "run"))
+    mmdiff = load_checkpoint(tmp_path / "run" / "step-00000003.safetensors")
+    assert mmdiff.base == "sd15" and mmdiff.vision and "null" not in mmdiff.tensors()
+    original = Base(str(folder / "base"), str(folder / "vision"), weights=True, dtype=torch.float32).vision
+    towers = VisionTowers(original, mmdiff)
+    batch = made.batch([1])
+    with torch.no_grad():
+        conditions = made.trainee.conditions(batch)
+        photo = batch.references[0, :1]
+        subject = encode_subject(
+            mmdiff.heads, mmdiff.spec, mmdiff.source, photo, None, towers.cls, towers.patches, "box", 1.0
+        )
+    torch.testing.assert_close(subject.tokens, conditions.subjects.tokens[0, :4], atol=1e-5, rtol=1e-5)
+
+
+def test_averaged_weights_are_the_checkpoint(run, tmp_path):
+    run(train={"steps": 4, "ema": 0.5, "lr": 1e-2})
+    averaged, last = saved(tmp_path / "run", "averaged"), saved(tmp_path / "run")
+    found = load_checkpoint(tmp_path / "run" / "step-00000004.safetensors").tensors()
+    assert all(torch.equal(value, averaged[f"mmdiff.{key}"]) for key, value in found.items())
+    assert not all(torch.equal(averaged[key], last[key]) for key in last)
+
+
+def test_half_precision_and_a_sample_sheet(run, tmp_path):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process has one precision
+    try:
+        found = run(
+            model=ALL,
+            train={"steps": 2, "precision": "bf16", "gradient_checkpointing": True, "ema": 0.9},
+            samples={"every": 2, "count": 3, "steps": 2},
+        )
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert len(found) == 2
+    assert all(value.dtype == torch.float32 for value in saved(tmp_path / "run").values()), "what trains is not halved"
+    sheet = Image.open(tmp_path / "run" / "samples" / "step-00000002.png")
+    assert sheet.size == (4 * SIDE, 3 * SIDE)
+    assert list((tmp_path / "run" / "logs").glob("events*")), "TensorBoard has something to show"
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_records(run, tmp_path):
+    sections = {"train": {"steps": 4, "batch": 2}, "save": {"every": 1}}
+    with pytest.raises(MMDiffError, match=r"Step 1 is not finite.* square 2, square 3\."):
+        run(**sections, data={"options": {"broken": 2}})
+    assert all(value.isfinite().all() for value in saved(tmp_path / "run").values())
+    assert [one.name for one in (tmp_path / "run").glob("step-*")] == ["step-00000001.safetensors"]
+
+
+def test_a_full_disk_leaves_the_last_save_whole(run, tmp_path):
+    sections = {"model": ALL, "save": {"every": 2}}
+    run(**sections, train={"steps": 2})
+    state = tmp_path / "run" / "state.safetensors"
+    before = state.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(MMDiffError, match=r"state\.safetensors could not be written"):
+            run(**sections, train={"steps": 4}, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert state.read_bytes() == before and not list((tmp_path / "run").glob(".*"))
+    assert len(run(**sections, train={"steps": 4}, resume=True)) == 4
+
+
+def test_a_run_goes_on_only_as_it_began(run):
+    run(train={"steps": 1})
+    with pytest.raises(MMDiffError, match="holds a run already.*--resume"):
+        run(train={"steps": 2})
+    with pytest.raises(MMDiffError, match=r"train\.batch is 3.*made with 2"):
+        run(train={"steps": 2, "batch": 3}, resume=True)
+    assert len(run(train={"steps": 2}, save={"every": 1}, resume=True)) == 2
+
+
+def test_memory_is_estimated_before_weights_are_loaded(write, folder):
+    """The frozen and trained parts to the byte; activations grow with the batch and shrink with checkpointing."""
+    from mmdiff_core.training.memory import estimate
+
+    def needed(**sections):
+        config = read_config(write(**sections))
+        with torch.device("meta"):
+            base = Base(config.base, config.vision, weights=False, dtype=torch.float32)
+        return estimate(config, base, max_subjects=2)
+
+    one = needed(model=ALL, train={"batch": 1})
+    four = needed(model=ALL, train={"batch": 4})
+    spared = needed(model=ALL, train={"batch": 4, "gradient_checkpointing": True, "ema": 0.9})
+    trainee = trainee_of(write(model=ALL)).trainee
+    trained = sum(4 * one.numel() for one in trainee.parameters() if one.requires_grad)
+    assert one["trained weights"] == one["gradients"] == trained == spared["averaged weights"]
+    assert one["optimizer"] == 2 * trained and one["averaged weights"] == 0
+    assert 2.5 * one["activations"] < four["activations"] < 4.5 * one["activations"]
+    assert spared["activations"] < four["activations"]
+
+
+def test_where_a_package_is_missing(tmp_path):
+    """One sentence, and what to install; nothing else of the core needs them."""
+    (tmp_path / "diffusers").mkdir()
+    (tmp_path / "diffusers" / "__init__.py").write_text("raise ModuleNotFoundError('no diffusers', name='diffusers')")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings(tmp_path)))
+    command = [sys.executable, "-m", "mmdiff_core", "train", "--config", str(tmp_path / "config.yaml")]
+    hidden = {**environment(), "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    done = subprocess.run(command, env=hidden, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "needs diffusers" in done.stderr and "pip install diffusers accelerate" in done.stderr
+
+
+def test_batches_are_plain_data(write):
+    """What goes to another device comes along whole."""
+    batch = trainee_of(write()).batch([0, 1])
+    moved = batch.to(torch.device("meta"))
+    for field in dataclasses.fields(batch):
+        value = getattr(moved, field.name)
+        values = value.values() if isinstance(value, dict) else [value]
+        assert all(not torch.is_tensor(one) or one.device.type == "meta" for one in values)
