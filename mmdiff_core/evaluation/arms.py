@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MMDiffError
-from .cases import LIST, Case, drawn_by, fill, pictures_of
+from .cases import LIST, Case, drawn_by, fill, pictures_of, source_of
 
 if TYPE_CHECKING:
     from .run import Run
 
 FULL = "full"
 STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An arm's pictures. folder: where they and their list are. files: case -> picture."""
+
+    folder: Path
+    files: dict[str, Path]
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,13 @@ def pictures(
     out: Path,
     benchmark: str,
     record: Callable[[Run, Path], None] = lambda run, folder: None,
-) -> dict[str, Path]:
+) -> Drawn:
     """The arm's picture of each case; a training run draws those it has not drawn yet into `out/pictures/NAME`.
 
     record: what else to keep of a run, in the folder of its pictures.
     """
     if (arm.folder / LIST).is_file():
-        return pictures_of(arm.folder, cases)
+        return Drawn(arm.folder, pictures_of(arm.folder, cases))
     if not (arm.folder / STATE).is_file():
         raise MMDiffError(
             f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}) and no list of pictures (no "
@@ -69,4 +77,9 @@ def pictures(
     folder = out / "pictures" / arm.name
     fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")
     record(run, folder)
-    return pictures_of(folder, cases)
+    return Drawn(folder, pictures_of(folder, cases))
+
+
+def facts(drawn: Mapping[str, Drawn]) -> dict[str, str]:
+    """For the head of a report: where each arm's pictures came from, so that a reader sees what was not equal."""
+    return {f"arm `{name}`": source_of(one.folder) or f"pictures in {one.folder}" for name, one in drawn.items()}

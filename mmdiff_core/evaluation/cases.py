@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import MMDiffError
 from ..prompt import MARKER
 
-LIST = "pictures.json"
+LIST, SOURCE = "pictures.json", "source.txt"
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def fill(folder: Path, cases: Sequence[Case], draw: Draw, source: str, batch: in
     source: what draws, and what. Raises MMDiffError where the folder holds pictures of another source.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "source.txt"
-    if mark.is_file() and mark.read_text() != source:
+    earlier = source_of(folder)
+    if earlier not in ("", source):
         raise MMDiffError(
-            f"{folder} holds pictures of another run ({mark.read_text()}), and now it is {source}. "
+            f"{folder} holds pictures of another run ({earlier}), and now it is {source}. "
             "Choose another folder to write into, or delete this one."
         )
-    mark.write_text(source)
+    (folder / SOURCE).write_text(source)
     files = {case.id: f"{case.id}.png" for case in cases}
     for path in {(folder / file).parent for file in files.values()}:
         path.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,12 @@ def fill(folder: Path, cases: Sequence[Case], draw: Draw, source: str, batch: in
         for case, picture in zip(part, draw(part), strict=True):
             save_picture(picture, folder / files[case.id])
     (folder / LIST).write_text(json.dumps(files, indent=1))
+
+
+def source_of(folder: Path) -> str:
+    """What drew the folder's pictures, "" where nobody said."""
+    path = folder / SOURCE
+    return path.read_text() if path.is_file() else ""
 
 
 def pictures_of(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:

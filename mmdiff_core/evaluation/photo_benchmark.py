@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import MMDiffError
 from . import field
-from .arms import FULL, pictures, read_arms
+from .arms import FULL, facts, pictures, read_arms
 from .cases import Case, write_cases
 from .dreambench import DreamBench, read_dreambench
 from .encoders import Clip, Dino
@@ -52,20 +52,21 @@ def run(options: Options) -> str:
     measures, bounds = _open(wanted, options.models, bench)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    files = {arm.name: pictures(arm, cases, options.out, str(options.dataset)) for arm in arms}
+    drawn = {arm.name: pictures(arm, cases, options.out, str(options.dataset)) for arm in arms}
     scores: dict[str, Scores] = dict(bounds)
-    for arm, drawn in files.items():
-        scores[arm] = {name: measure(cases, drawn) for name, measure in measures.items()}
+    for arm, one in drawn.items():
+        scores[arm] = {name: measure(cases, one.files) for name, measure in measures.items()}
     groups = {case.id: case.group for case in cases}
     groups |= {key: key.rpartition("/")[0] for row in bounds.values() for values in row.values() for key in values}
     about = {
         "protocol": "DreamBench, two subjects a picture" if options.pairs else "DreamBench, one subject a picture",
         "pictures": f"{len(cases)}: {len(bench.subjects)} subjects, {options.images} of each prompt",
         **{f"model for {key}": str(folder) for key, folder in options.models.items()},
+        **facts(drawn),
     }
-    results = Results(about, scores, groups, FULL if FULL in files else None)
+    results = Results(about, scores, groups, FULL if FULL in drawn else None)
     write(results, options.out)
-    write_sheet(options.out / "sheet.png", spread(cases, 12), files)
+    write_sheet(options.out / "sheet.png", spread(cases, 12), {name: one.files for name, one in drawn.items()})
     return markdown(results)
 
 

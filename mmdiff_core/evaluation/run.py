@@ -32,6 +32,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         """Raises MMDiffError where the folder's state is not a run's."""
         self.step, config, weights = _read(folder / STATE)
+        self.size = sum(value.numel() for value in weights.values())
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = _for_drawing(config)
         self.trainee = Trainee(
@@ -44,9 +45,12 @@ class Run:
 
     @property
     def source(self) -> str:
-        """For the record of pictures: which run, how far, and how it samples."""
+        """For records: which run, how far, how large, and how it samples."""
         samples = self.config.samples
-        return f"{self.config.out} at step {self.step}, {samples.steps} steps, guidance {samples.guidance:g}"
+        return (
+            f"{self.config.out} at step {self.step} of batch {self.config.train.batch}, {self.size} trained "
+            f"parameters, {samples.steps} steps of sampling, guidance {samples.guidance:g}"
+        )
 
     def __call__(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
         """Prompts with markers, (S, 3, P, P) references in [0, 1] and a seed each, to (B, 3, H, W) in [0, 1]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ..errors import MMDiffError
 from ..files import read_safetensors
 from ..world.atlas import Atlas
 from ..world.scenes import WorldScenes
-from .arms import FULL, pictures, read_arms
+from .arms import FULL, Drawn, facts, pictures, read_arms
 from .attention import MAPS, mass, record_maps
 from .cases import fill, pictures_of, write_cases
 from .nets import MetricNets
@@ -65,27 +65,31 @@ def run(options: Options) -> str:
     _refuse_known_names(nets, scenes, options)
 
     benchmark = f"{len(cases)} scenes of {options.split}, atlas {scenes.atlas.digest()}"
-    files: dict[str, Mapping[str, Path]] = {}
+    drawn: dict[str, Drawn] = {}
     for name, draw in oracles(scenes, cases).items():
         folder = options.out / "pictures" / name.replace(": ", " ")
         fill(folder, cases, draw, f"{benchmark}, {options.resolution} pixels, by {name}")
-        files[name] = pictures_of(folder, cases)
-    for arm in arms:
-        files[arm.name] = pictures(
+        drawn[name] = Drawn(folder, pictures_of(folder, cases))
+    runs = {
+        arm.name: pictures(
             arm, cases, options.out, benchmark, lambda run, folder: record_maps(run, scenes, cases, folder / MAPS)
         )
+        for arm in arms
+    }
+    files = {name: one.files for name, one in (drawn | runs).items()}
     measures = WorldMeasures(scenes, cases, nets, wanted)
-    scores: dict[str, Scores] = {name: measures.measure(drawn) for name, drawn in files.items()}
+    scores: dict[str, Scores] = {name: measures.measure(all_of) for name, all_of in files.items()}
     if "attention" in wanted:
-        found = {arm.name: _attention(_folder(files[arm.name]), scenes, cases) for arm in arms}
-        for name, row in found.items():
+        attention = {name: _attention(one.folder, scenes, cases) for name, one in runs.items()}
+        for name, row in attention.items():
             scores[name] = {**scores[name], **row}
-        if any(found.values()):
+        if any(attention.values()):
             scores[EVEN] = _even(scenes, cases)
     about = {
         "protocol": "Procedural world",
         "cases": benchmark,
         "metric networks": f"{options.nets}: {nets.about.steps} steps on {len(nets.about.names)} other names",
+        **facts(runs),
     }
     results = Results(about, scores, {case.id: case.group for case in cases}, FULL if FULL in files else None)
     write(results, options.out)
@@ -113,10 +117,6 @@ def _refuse_known_names(nets: MetricNets, scenes: WorldScenes, options: Options)
             f"{options.atlas}, such as '{known[0]}', so it can't measure that. Use another split, or train networks "
             "with this atlas by `evaluate nets`."
         )
-
-
-def _folder(files: Mapping[str, Path]) -> Path:
-    return next(iter(files.values())).parent
 
 
 def _attention(folder: Path, scenes: WorldScenes, cases: Sequence[WorldCase]) -> Scores:
