@@ -12,6 +12,7 @@ _CHOICES = {
     "text_lora_encoders": ("first", "both"),
     "fuse_negative": (True, False),
     "entity_references": ("first", "mean"),
+    "fuse_prompt": (True, False),
 }
 
 
@@ -27,6 +28,8 @@ class Spec:
     entity_references: which photos feed the entity word: the "first" only (released) or the "mean" of all CLS vectors.
     photo_size: side of the prepared photo, pixels.
     head_dim: width of one attention head of the SE-Refiner.
+    fuse_prompt: fuse the subject into the prompt's entity word. Off in a checkpoint trained without it, to measure what
+        it does; the subject then comes from its tokens alone.
     """
 
     identity: str = "cls"
@@ -35,6 +38,7 @@ class Spec:
     entity_references: str = "mean"
     photo_size: int = 224
     head_dim: int = 256
+    fuse_prompt: bool = True
 
     def __post_init__(self) -> None:
         for field, allowed in _CHOICES.items():

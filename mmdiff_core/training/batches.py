@@ -119,7 +119,7 @@ class Collate:
         masks = torch.stack([_padded(item["masks"], size) for item in items])
         words, found = self._words(items, size)
         valid = present & found & ~no_image[:, None]
-        fused = valid & ~no_text[:, None]
+        worded = valid & ~no_text[:, None]
         seen = masks.flatten(2).any(dim=2)
         return Batch(
             image=torch.stack([item["image"] for item in items]),
@@ -127,9 +127,9 @@ class Collate:
             references=torch.stack([_padded(item["references"], size) for item in items]),
             ids=self.ids(["" if empty else item["caption"] for item, empty in zip(items, no_text, strict=True)]),
             words=words,
-            fused=fused,
+            fused=worded & self.config.model.fuse_prompt,
             valid=valid,
-            text=fused & seen,
+            text=worded & seen,
             image_branch=has_gradient(valid, self.config.model.null_token) & seen,
             masked=(masked < self.config.loss.masked) & (valid & seen).any(dim=1),
             time=time,

@@ -35,7 +35,8 @@ class Model:
 
     rank: of the UNet's LoRA. text_rank: of the text encoders' LoRA, 0 for none. vision_layers: how many last layers of
     the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner. null_token: a
-    background key in the image constraint's maps, so that scenes with one subject constrain it too.
+    background key in the image constraint's maps, so that scenes with one subject constrain it too. fuse_prompt: fuse
+    subjects into their entity words; off to measure what that does.
     """
 
     rank: int = 64
@@ -45,6 +46,7 @@ class Model:
     depth: int = 4
     head_dim: int = 256
     null_token: bool = False
+    fuse_prompt: bool = True
 
 
 @dataclass(frozen=True)

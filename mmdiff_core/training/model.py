@@ -157,7 +157,7 @@ def _fresh(base: Base, config: Config) -> MMDiff:
         tokens={encoder: one.config.hidden_size for encoder, one in base.text.items()},
         attention=attention,
     )
-    spec = Spec(photo_size=base.photo_size, head_dim=model.head_dim)
+    spec = Spec(photo_size=base.photo_size, head_dim=model.head_dim, fuse_prompt=model.fuse_prompt)
     fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth)
     if not model.text_rank:
         return fresh

@@ -86,7 +86,9 @@ def bind(
     for start, end, active in _stretches(subjects):
         window = {"start_percent": start, "end_percent": end} if (start, end) != (0.0, 1.0) else {}
         extra = {**size, **window}
-        fused = _fused(mmdiff, clip, tokens.positive, tokens, subjects, active)
+        fused = tokens.positive
+        if mmdiff.core.spec.fuse_prompt:
+            fused = _fused(mmdiff, clip, tokens.positive, tokens, subjects, active)
         positive += _encode(clip, fused, {**extra, CONDITIONING_KEY: binding.id})
         if mmdiff.core.spec.fuse_negative:
             fused = _fused(mmdiff, clip, tokens.negative, tokens, subjects, active)

@@ -15,6 +15,7 @@ def test_a_checkpoint_trained_here_has_the_clean_habits():
         entity_references="mean",
         photo_size=224,
         head_dim=256,
+        fuse_prompt=True,
     )
 
 
@@ -40,7 +41,7 @@ def test_an_unknown_field_is_named_beside_the_known_ones():
         Spec().replace(habit=1, fuse_negative=True)
     assert str(caught.value) == (
         "A spec has no field habit; its fields are identity, text_lora_encoders, fuse_negative, entity_references, "
-        "photo_size, head_dim."
+        "photo_size, head_dim, fuse_prompt."
     )
 
 

@@ -332,3 +332,11 @@ def test_a_general_checkpoint_needs_no_face(pack, tmp_path):
     found = encoded(pack, general, [0, 1, 2], [])
     assert found.tokens.shape == (12, 96) and found.entity.keys() == {"l"}
     assert torch.equal(found.tokens, encoded(pack, general, [0, 1, 2], [0]).tokens)
+
+
+def test_a_checkpoint_trained_without_fusion_leaves_the_prompt_alone(pack, scene):
+    unfused = scene.mmdiff.with_spec(fuse_prompt=False)
+    positive, negative, binding = bound(pack, PROMPT, [scene.ada, scene.bo], mmdiff=unfused)
+    assert torch.equal(positive[0][0], scene.plain[0][0])
+    drawn, plain = (sample(applied(pack, binding, weight=weight), positive, negative) for weight in (0.8, 0.0))
+    assert error(drawn, plain) > DIFFERENT, "its subjects come from their tokens alone"

@@ -112,9 +112,9 @@ def test_two_processes_are_one_with_twice_the_batch(run, write, tmp_path):
     sections = {"model": ALL, "train": {"steps": 4, "batch": 2, "ema": 0.9}}
     one = run("one", **{**sections, "train": {**sections["train"], "batch": 4}})
     path = write("two", **sections)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += ["-m", "mmdiff_core", "train", "--config", str(path)]
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     from conftest import losses as logged
 
@@ -172,6 +172,16 @@ def test_dropped_conditions(write):
         plain = made.trainee.base.text["l"](batch.ids["l"]).last_hidden_state
         torch.testing.assert_close(conditions.text, plain, msg="nothing is fused")
     assert found == {"text": (True, False, True), "image": (False, False, False), "both": (True, False, False)}
+
+
+def test_without_fusion_the_prompt_stays_plain(write):
+    """The word is still constrained, the subject still seen, and the checkpoint says so."""
+    made = trainee_of(write(drop={"text": 0, "image": 0, "both": 0}, model={"fuse_prompt": False}))
+    batch = made.batch([1, 3])
+    plain = made.trainee.base.text["l"](batch.ids["l"]).last_hidden_state
+    torch.testing.assert_close(made.trainee.conditions(batch).text, plain)
+    assert batch.valid.all() and batch.text.all()
+    assert made.trainee.mmdiff.spec.fuse_prompt is False
 
 
 def test_a_word_beyond_the_encoder_is_no_subject(write):
