@@ -37,9 +37,11 @@ class Base(nn.Module):
         if sdxl:
             self.text["g"] = model(CLIPTextModelWithProjection, parts["text_encoder_2"])
         self.vision = model(CLIPVisionModelWithProjection, Path(vision))
-        self.tokenizers = {"l": _opened(CLIPTokenizer, parts["tokenizer"])}
-        if sdxl:
-            self.tokenizers["g"] = _opened(CLIPTokenizer, parts["tokenizer_2"])
+        folders = {"l": parts["tokenizer"], **({"g": parts["tokenizer_2"]} if sdxl else {})}
+        self.tokenizers = {
+            encoder: _opened(CLIPTokenizer, path, model_max_length=self.text[encoder].config.max_position_embeddings)
+            for encoder, path in folders.items()
+        }
         with torch.device("cpu"):
             self.scheduler = _opened(DDPMScheduler, parts["scheduler"])
         prediction = self.scheduler.config.prediction_type

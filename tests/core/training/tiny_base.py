@@ -47,8 +47,11 @@ def text_config(width: int, vocabulary: int, projection: int = 16) -> CLIPTextCo
     )
 
 
-def make_base(folder: Path, sdxl: bool = False, prediction: str = "epsilon", tokens: Path | None = None) -> Path:
-    """A diffusers folder: 32 px pictures, latents of 16, cross-attention at 16 and 8. tokens: folder of a tokenizer."""
+def make_base(folder: Path, sdxl: bool = False, channels: int = 16, tokens: Path | None = None) -> Path:
+    """A diffusers folder: 32 px pictures, latents of 16, cross-attention at 16 and 8.
+
+    channels: of the UNet's first block. tokens: folder of a tokenizer, instead of a tiny one.
+    """
     torch.manual_seed(0)
     text = CLIPTokenizer.from_pretrained(tokens) if tokens else tokenizer(folder / "tokenizer")
     text.save_pretrained(folder / "tokenizer")
@@ -67,11 +70,11 @@ def make_base(folder: Path, sdxl: bool = False, prediction: str = "epsilon", tok
         }
     UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(16, 32),
+        block_out_channels=(channels, 2 * channels),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=8,
+        norm_num_groups=channels,
         attention_head_dim=8,
         **options,
     ).save_pretrained(folder / "unet")
@@ -82,9 +85,9 @@ def make_base(folder: Path, sdxl: bool = False, prediction: str = "epsilon", tok
         norm_num_groups=4,
         latent_channels=4,
     ).save_pretrained(folder / "vae")
-    DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction
-    ).save_pretrained(folder / "scheduler")
+    DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
+        folder / "scheduler"
+    )
     return folder
 
 
