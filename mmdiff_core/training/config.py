@@ -34,7 +34,8 @@ class Model:
     """What is trained.
 
     rank: of the UNet's LoRA. text_rank: of the text encoders' LoRA, 0 for none. vision_layers: how many last layers of
-    the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner. null_token: a
+    the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner; a depth
+    of 0 leaves the patches out. null_token: a
     background key in the image constraint's maps, so that scenes with one subject constrain it too. fuse_prompt: fuse
     subjects into their entity words; off to measure what that does.
     """

@@ -48,6 +48,8 @@ class Trainee(nn.Module):
         self.config = config
         self.mmdiff = _fresh(base, config)
         self.mmdiff.requires_grad_(True)
+        if not config.model.depth:  # without layers nothing looks at the patches
+            self.mmdiff.heads.subject.refiner.proj_in.requires_grad_(False)
         self.tower = _tuned(base.vision, config.model.vision_layers)
         context = self.mmdiff.heads.context_width
         self.null = nn.Parameter(torch.randn(1, 1, context)) if config.model.null_token else None
@@ -126,9 +128,10 @@ class Trainee(nn.Module):
 
     def checkpoint(self, weights: Mapping[str, Tensor]) -> MMDiff:
         """An MMDiff of trained weights, by this module's own parameter names."""
+        frozen = {key: value for key, value in self.mmdiff.named_parameters() if not value.requires_grad}
         tensors = {key.removeprefix("mmdiff."): value for key, value in weights.items() if key.startswith("mmdiff.")}
         tuned = {f"vision.{key[6:]}": value for key, value in weights.items() if key.startswith("tower.")}
-        return MMDiff({**tensors, **tuned}, self.mmdiff.spec, source="")
+        return MMDiff({**frozen, **tensors, **tuned}, self.mmdiff.spec, source="")
 
 
 def constrained_layers(base: Base, config: Config) -> list[str]:

@@ -264,6 +264,14 @@ def test_a_full_disk_leaves_the_last_save_whole(run, tmp_path):
     assert len(run(**sections, train={"steps": 4}, resume=True)) == 4
 
 
+def test_a_checkpoint_without_a_refiner(run, tmp_path):
+    """Patches change nothing then; everything else trains and loads as ever."""
+    run(model={"depth": 0}, train={"steps": 2})
+    head = load_checkpoint(tmp_path / "run" / "step-00000002.safetensors").heads.subject
+    identity, patches = torch.randn(1, 16), torch.randn(2, 1, 5, 24)
+    assert torch.equal(head(identity, patches[0]), head(identity, patches[1]))
+
+
 def test_a_run_goes_on_only_as_it_began(run):
     run(train={"steps": 1})
     with pytest.raises(MMDiffError, match="holds a run already.*--resume"):
