@@ -1,0 +1,135 @@
+"""What the constraints cost in training: a step with the maps of both branches over one without.
+
+`python -m benchmarks.training`, in the environment of tests/requirements.txt: JSON on the last line. On the CPU, one
+thread, with the layout of each base at a fifth of its width, so that all its layers and resolutions are there. The
+fewer channels, the larger is the share of the maps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core" / "training"))
+
+LAYOUTS = {
+    "sd15": {"block_out_channels": (64, 128, 256, 256), "attention_head_dim": 8},
+    "sdxl": {
+        "block_out_channels": (64, 128, 256),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (2, 4, 8),
+        "use_linear_projection": True,
+    },
+}
+LATENT = 64
+ROUNDS = 5
+
+
+def step_of(base: str, maps: bool, checkpointing: bool) -> Callable[[], None]:
+    """A function that runs a forward and a backward pass of two samples with two subjects each."""
+    from diffusers import UNet2DConditionModel
+    from tiny_base import PHOTO, Squares, make_base, make_vision, settings
+
+    from mmdiff_core.training.base import Base
+    from mmdiff_core.training.batches import Collate, Indexed
+    from mmdiff_core.training.config import read_config
+    from mmdiff_core.training.losses import losses
+    from mmdiff_core.training.model import Trainee
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_base(folder / "base")
+        make_vision(folder / "vision")
+        unet = UNet2DConditionModel(sample_size=LATENT, cross_attention_dim=16, norm_num_groups=16, **LAYOUTS[base])
+        unet.save_pretrained(folder / "base" / "unet")
+        weight = 1e-3 if maps else 0.0
+        given = settings(
+            folder,
+            data={"resolution": 2 * LATENT},
+            loss={"text": weight, "image": weight},
+            drop={"text": 0, "image": 0, "both": 0},
+            train={"gradient_checkpointing": checkpointing},
+        )
+        (folder / "config.yaml").write_text(yaml.safe_dump(given))
+        config = read_config(folder / "config.yaml")
+        trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
+    data, collate = Indexed(Squares(2 * LATENT, PHOTO, 0)), Collate(trainee.base.tokenizers, config)
+    batch = collate([data[1], data[3]])
+
+    def step() -> None:
+        found = losses(trainee, batch)
+        sum(part.sum() for part in found.values()).backward()
+        trainee.zero_grad()
+
+    return step
+
+
+def memory(field: str) -> int:
+    """A size of this process in kilobytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def peak(base: str, maps: bool, checkpointing: bool) -> int:
+    """The most kilobytes resident during a step beyond those before it."""
+    step = step_of(base, maps, checkpointing)
+    step()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    step()
+    return memory("VmHWM") - before
+
+
+def seconds(step: Callable[[], None]) -> float:
+    """Processor time of a step."""
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+def measured_peak(*variant: Any) -> int:
+    """`peak` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.training", json.dumps(variant)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    return int(done.stdout.splitlines()[-1])
+
+
+def main() -> dict[str, float]:
+    """Every ratio by name."""
+    found = {}
+    for base in LAYOUTS:
+        for checkpointing in (False, True):
+            name = f"{base}, gradient checkpointing" if checkpointing else base
+            with_maps, without = (measured_peak(base, maps, checkpointing) for maps in (True, False))
+            found[f"{name}: peak memory of a step with maps over without"] = with_maps / without
+            steps = [step_of(base, maps, checkpointing) for maps in (True, False)]
+            for step in steps:
+                step()
+            times = [[seconds(step) for step in steps] for _ in range(ROUNDS)]
+            found[f"{name}: time of a step with maps over without"] = median(a / b for a, b in times)
+            print(name, f"{with_maps / 1024:.0f} MB over {without / 1024:.0f} MB", file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        print(peak(*json.loads(sys.argv[1])))
+    else:
+        print(json.dumps(main()))
