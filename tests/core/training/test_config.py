@@ -1,11 +1,15 @@
 """Bad configurations: a sentence with the key, before anything is loaded."""
 
+import dataclasses
+import typing
+from pathlib import Path
+
 import pytest
 import yaml
 from tiny_base import settings
 
 from mmdiff_core import MMDiffError
-from mmdiff_core.training.config import read_config
+from mmdiff_core.training.config import Config, read_config
 
 
 @pytest.fixture
@@ -112,3 +116,29 @@ def test_damaged_weights_are_named(folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(MMDiffError, match="unet"):
         Base(str(base), str(folder / "vision"), weights=True, dtype=torch.float32)
+
+
+def test_shipped_configurations_are_good():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    folder = Path(__file__).parents[3] / "docs" / "configs"
+    for name in ("sd15", "sdxl"):
+        assert read_config(folder / f"{name}.yaml").model.null_token
+    kinds = [load_config_from_file(str(folder / f"{name}.yaml")).distributed_type for name in ("ddp", "fsdp")]
+    assert [kind.value for kind in kinds] == ["MULTI_GPU", "FSDP"]
+
+
+def test_the_table_of_keys_is_whole():
+    """docs/training.md names every key."""
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+
+    def keys(kind, prefix=""):
+        for one in dataclasses.fields(kind):
+            section = typing.get_type_hints(kind)[one.name]
+            if dataclasses.is_dataclass(section):
+                yield from keys(section, f"{one.name}.")
+            else:
+                yield prefix + one.name
+
+    missing = [key for key in keys(Config) if f"`{key}`" not in text and f"`.{key.split('.')[-1]}`" not in text]
+    assert not missing
