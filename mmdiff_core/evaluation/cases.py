@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import MMDiffError
@@ -153,9 +153,9 @@ def read_json(path: Path) -> object:
 
 
 def read_picture(path: Path) -> Tensor:
-    """(3, H, W) in [0, 1]. Raises MMDiffError where the file is not a picture."""
+    """(3, H, W) in [0, 1], upright as its camera says. Raises MMDiffError where the file is not a picture."""
     try:
-        pixels = np.array(Image.open(path).convert("RGB"))
+        pixels = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise MMDiffError(f"{path} can't be read as a picture ({error}). Make it again.") from error
     return torch.from_numpy(pixels).movedim(-1, 0).float() / 255

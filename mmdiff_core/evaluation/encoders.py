@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPModel, CLIPTokenizerFast
+from transformers.utils import logging
 
 from ..errors import MMDiffError
 from ..photo import normalise
@@ -73,6 +74,7 @@ def _square(picture: Tensor, side: int, size: int) -> Tensor:
 
 
 def _check(folder: Path, types: set[str], example: str) -> None:
+    logging.disable_progress_bar()
     if not (folder / "config.json").is_file():
         raise MMDiffError(
             f"There is no model in {folder} (no config.json). Nothing is downloaded here: put the folder of a model "

@@ -35,7 +35,7 @@ class Results:
         if self.full is None:
             return {}
         ours = self.arms[self.full]
-        return {
+        found = {
             arm: {
                 measure: difference(ours[measure], values, self.groups)
                 for measure, values in scores.items()
@@ -44,6 +44,7 @@ class Results:
             for arm, scores in self.arms.items()
             if arm != self.full
         }
+        return {arm: row for arm, row in found.items() if row}
 
     def by_group(self) -> dict[str, dict[str, dict[str, float]]]:
         """Arm -> measure -> identity -> mean."""

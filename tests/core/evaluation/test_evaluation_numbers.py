@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_world import SHAPES, shape
 
 from mmdiff_core.evaluation.bootstrap import difference, interval
@@ -80,12 +81,12 @@ def test_another_drawing_fits_worse():
 
 
 def test_a_mirrored_and_tilted_drawing_is_still_itself():
-    from PIL import Image
-
-    plain = shape("wedge", 2)
-    tilted = plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(7, Image.Resampling.BICUBIC, expand=True)
+    tilted = (
+        shape("cross", 2).transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(7, Image.Resampling.BICUBIC, expand=True)
+    )
     drawing = torch.from_numpy(np.asarray(tilted, np.float32) / 255).movedim(-1, 0)
-    assert fidelity(on_canvas(drawing, 10, 10, 40), sprite("wedge", 2)).ssim > 0.7
+    found = fidelity(on_canvas(drawing, 10, 10, 44), sprite("cross", 2))
+    assert found.ssim > 0.91 and found.edges > 0.94, "upright alone fits worse"
 
 
 def test_a_decoy_has_the_other_palette_and_its_own_shape():

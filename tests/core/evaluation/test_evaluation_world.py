@@ -12,10 +12,11 @@ from mmdiff_core import MMDiffError
 from mmdiff_core.evaluation import attention, world_benchmark
 from mmdiff_core.evaluation.cases import fill, pictures_of, read_json
 from mmdiff_core.evaluation.net_training import train_nets
-from mmdiff_core.evaluation.nets import MetricNets
+from mmdiff_core.evaluation.nets import Box, MetricNets
 from mmdiff_core.evaluation.oracles import CEILING, FLOOR, oracles
-from mmdiff_core.evaluation.outcome import outcome
-from mmdiff_core.evaluation.world_cases import world_cases
+from mmdiff_core.evaluation.outcome import holds, outcome
+from mmdiff_core.evaluation.palette import in_colours_of
+from mmdiff_core.evaluation.world_cases import individual, world_cases
 from mmdiff_core.evaluation.world_measures import WorldMeasures
 from mmdiff_core.world.atlas import Atlas
 from mmdiff_core.world.backgrounds import SCENES
@@ -103,10 +104,47 @@ def test_a_subject_left_out_counts_as_missing_and_one_drawn_twice_as_duplicate(w
     assert found["pair duplicate"] > 0.7 and found["pair both"] == 0
 
 
+def test_one_in_the_colours_of_the_other_counts_as_mixed(world, tmp_path, monkeypatch):
+    scenes, cases = world
+    pictures = {}
+    for case in cases:
+        first, *second = case.plan.subjects
+        with monkeypatch.context() as patch:
+            if second:
+                layers = in_colours_of(*(individual(scenes, one.sprite, 0.0) for one in (first, second[0])))
+                mixed = Image.fromarray((layers * 255).byte().movedim(0, -1).numpy())
+                plain = scenes.individual
+                patch.setattr(
+                    scenes,
+                    "individual",
+                    lambda sprite, hue, own=first.sprite, mixed=mixed, plain=plain: (
+                        mixed if sprite == own else plain(sprite, hue)
+                    ),
+                )
+            pictures[case.id] = torch.from_numpy(scenes.draw(case.plan)[0]).movedim(-1, 0) / 255
+    found = measured(world, tmp_path / "mixed", lambda part: [pictures[case.id] for case in part])
+    assert found["pair mixed"] > 0.7 and found["pair both"] < 0.3
+
+
+def test_pictures_that_are_there_are_not_drawn_again(world, tmp_path):
+    scenes, cases = world
+    asked = []
+
+    def draw(part):
+        asked.extend(case.id for case in part)
+        return [torch.zeros(3, 8, 8) for _ in part]
+
+    fill(tmp_path, cases[:3], draw, "test", batch=2)
+    (tmp_path / "0001.png").unlink()
+    fill(tmp_path, cases[:4], draw, "test", batch=2)
+    assert asked == ["0000", "0001", "0002", "0001", "0003"]
+    with pytest.raises(MMDiffError, match="holds pictures of another run"):
+        fill(tmp_path, cases[:4], draw, "another")
+
+
 def test_outcomes_of_likeness():
     """Candidates: the two subjects, their two mixtures, a stranger."""
-    left, right = (("x", 0.2), ("x", 0.8))
-    boxes = [type("Box", (), {"x": at, "y": 0.5})() for _, at in (left, right)]
+    boxes = [Box(at, 0.5, 0.3, 0.3, 1) for at in (0.2, 0.8)]
     a, b, mixed, other = torch.eye(5)[[0, 1, 2, 4]]
 
     def kind(*rows, relation="and"):
@@ -114,6 +152,9 @@ def test_outcomes_of_likeness():
 
     assert kind(a, b) == kind(b, a) == kind(a, b, relation="to the left of") == "both"
     assert kind(b, a, relation="to the left of") == kind(a, b, relation="to the right of") == "swapped"
+    above, below = Box(0.5, 0.2, 0.3, 0.3, 1), Box(0.5, 0.8, 0.3, 0.3, 1)
+    assert holds("above", above, below) and holds("below", below, above)
+    assert not holds("above", below, above) and not holds("below", above, below) and holds("and", above, below) is None
     assert kind(a, mixed) == "mixed" and kind(a, a) == "duplicate" and kind(b, b) == "duplicate"
     assert kind(a) == kind(b) == kind(a, other) == "missing" and kind(other, other) == kind(other) == "neither"
 
