@@ -1,6 +1,7 @@
 """MM-Diff without a host: draw your subject from one photo (arXiv 2403.15059)."""
 
 from .checkpoint import load_checkpoint, save_checkpoint
+from .constraint import image_maps, mask_loss, text_maps
 from .errors import MMDiffError
 from .face import Face
 from .model.attention import multimodal_cross_attention, subject_term
@@ -19,12 +20,15 @@ __all__ = [
     "Subject",
     "bind_prompt",
     "encode_subject",
+    "image_maps",
     "load_checkpoint",
     "load_subject",
     "locate",
+    "mask_loss",
     "multimodal_cross_attention",
     "prepare_photos",
     "save_checkpoint",
     "save_subject",
     "subject_term",
+    "text_maps",
 ]

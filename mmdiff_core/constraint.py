@@ -76,7 +76,7 @@ def resize_masks(masks: Tensor, pixels: int) -> Tensor:
     return rearrange(nn.functional.adaptive_avg_pool2d(masks, (rows, pixels // rows)), "b s h w -> b (h w) s")
 
 
-def constraint(maps: Sequence[Tensor], masks: Tensor, form: str) -> Tensor:
+def mask_loss(maps: Sequence[Tensor], masks: Tensor, form: str) -> Tensor:
     """The mean over layers of one form of the constraint.
 
     maps: (B, N, S) for each layer, N its number of pixels; masks: (B, S, H, W) in [0, 1]; form: of FORMS.

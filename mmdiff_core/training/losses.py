@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..constraint import constraint
+from ..constraint import mask_loss
 from .batches import Batch
 from .model import Trainee
 
@@ -36,6 +36,6 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     for name, maps, counted in (("text", recorded.text, batch.text), ("image", recorded.image, batch.image_branch)):
         found[name] = torch.zeros_like(found["denoise"])
         if maps:
-            each = constraint(list(maps.values()), batch.masks, loss.form)
+            each = mask_loss(list(maps.values()), batch.masks, loss.form)
             found[name] = torch.where(counted, each, 0.0).sum(dim=1)
     return found

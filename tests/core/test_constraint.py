@@ -9,9 +9,9 @@ from mmdiff_core.constraint import (
     balanced_l1,
     choose_layers,
     coarse_blocks,
-    constraint,
     has_gradient,
     image_maps,
+    mask_loss,
     mse,
     resize_masks,
     text_maps,
@@ -52,7 +52,7 @@ def halves(size=8):
 def test_attention_in_the_mask_is_best_and_swapped_attention_worst(form):
     masks = halves()
     right, even = resize_masks(masks, 64), torch.full((1, 64, 2), 0.5)
-    values = [constraint([maps], masks, form) for maps in (right, even, right.flip(-1))]
+    values = [mask_loss([maps], masks, form) for maps in (right, even, right.flip(-1))]
     assert (values[0] < values[1]).all() and (values[1] < values[2]).all()
 
 
@@ -77,8 +77,8 @@ def test_masks_are_resized_by_area_and_keep_their_aspect():
 def test_layers_of_several_sizes_count_equally():
     masks = halves()
     maps = [resize_masks(masks, 64), resize_masks(masks, 16).flip(-1)]
-    each = [constraint([one], masks, "balanced_l1") for one in maps]
-    torch.testing.assert_close(constraint(maps, masks, "balanced_l1"), (each[0] + each[1]) / 2)
+    each = [mask_loss([one], masks, "balanced_l1") for one in maps]
+    torch.testing.assert_close(mask_loss(maps, masks, "balanced_l1"), (each[0] + each[1]) / 2)
 
 
 def test_maps_are_the_probabilities_that_attention_uses():
@@ -110,7 +110,7 @@ def gradient(subjects, null):
     q, k = rand(1, 64, 8), rand(1, 4 * subjects, 8, seed=1).requires_grad_()
     background = rand(1, 1, 8, seed=2) if null else None
     maps = image_maps(q, k, torch.ones(1, subjects, dtype=torch.bool), heads=2, null=background)
-    constraint([maps], halves()[:, :subjects], "balanced_l1").sum().backward()
+    mask_loss([maps], halves()[:, :subjects], "balanced_l1").sum().backward()
     return float(k.grad.abs().max())
 
 
