@@ -22,6 +22,7 @@ from ..files import read_safetensors, write_safetensors
 PICTURE, CROP = 64, 48  # sides of what the networks see, pixels
 GRID = 16
 AROUND = 1.15  # a crop's side, as a share of the longer side of the subject's box
+LUMA = (0.299, 0.587, 0.114)  # the world turns hues at equal luma, so turned drawings have the same greys
 SURE = 0.3
 MOST = 4
 
@@ -70,7 +71,8 @@ class Who(nn.Module):
 
     def kinds(self, crops: Tensor) -> Tensor:
         """(N, 3, CROP, CROP) in [0, 1] to (N, 64): the kind of thing, whatever its colours."""
-        return normalize(self.kind(self._pooled(crops.mean(1, keepdim=True).expand_as(crops))), dim=1)
+        grey = torch.einsum("nchw,c->nhw", crops, crops.new_tensor(LUMA))[:, None]
+        return normalize(self.kind(self._pooled(grey.expand_as(crops))), dim=1)
 
     def _pooled(self, crops: Tensor) -> Tensor:
         features = self.trunk(crops * 2 - 1)
