@@ -76,7 +76,7 @@ class CrossAttention:
     ) -> Tensor:
         def record(q: Tensor, k: Tensor, k_subject: Tensor) -> None:
             # Recomputed in the backward pass rather than kept, since the maps of all tokens are large. Where a whole
-            # block is recomputed, this runs again and the maps of the first time, which hold the graph, stay.
+            # block is recomputed, this runs again; to keep those maps would keep all that was recomputed with them.
             if self.text:
                 found = _recomputed(text_maps, q, k, subjects.words, attn.heads)
                 subjects.maps.text.setdefault(self.layer, found)

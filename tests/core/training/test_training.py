@@ -109,7 +109,9 @@ def test_killed_and_resumed_losses_are_the_same(run, write, tmp_path):
 
 
 def test_two_processes_are_one_with_twice_the_batch(run, write, tmp_path):
-    sections = {"model": ALL, "train": {"steps": 4, "batch": 2, "ema": 0.9}}
+    """Also where the constraints weigh enough to be seen in the next step's losses."""
+    loss = {"text": 1.0, "image": 1.0}
+    sections = {"model": ALL, "loss": loss, "train": {"steps": 4, "batch": 2, "lr": 3e-3}}
     one = run("one", **{**sections, "train": {**sections["train"], "batch": 4}})
     path = write("two", **sections)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
