@@ -1,6 +1,5 @@
 """A tiny base on disk for all tests of training, and runs of it in this process."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -39,18 +38,16 @@ def write(folder, tmp_path):
 @pytest.fixture
 def run(write, tmp_path):
     """Train with a configuration; returns what `losses.jsonl` says of each step."""
+    from tiny_base import logged
+
     from mmdiff_core.training.config import read_config
     from mmdiff_core.training.trainer import train
 
     def trained(name="run", resume=False, **sections):
         train(read_config(write(name, **sections)), resume)
-        return losses(tmp_path / name)
+        return logged(tmp_path / name)
 
     return trained
-
-
-def losses(out):
-    return [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(autouse=True)

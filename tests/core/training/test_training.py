@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_base import PHOTO, SIDE, Squares, settings
+from tiny_base import PHOTO, SIDE, Squares, logged, settings
 
 from mmdiff_core import MMDiffError, encode_subject, load_checkpoint
 from mmdiff_core.training.base import Base
@@ -36,7 +36,7 @@ def environment():
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def trainee_of(path, checkpoint=None):
+def trainee_of(path):
     """A trainee as a configuration starts it, and a function that makes its batch of some indices."""
     config = read_config(path)
     torch.manual_seed(config.seed)
@@ -118,8 +118,6 @@ def test_two_processes_are_one_with_twice_the_batch(run, write, tmp_path):
     command += ["-m", "mmdiff_core", "train", "--config", str(path)]
     done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    from conftest import losses as logged
-
     assert difference(one, logged(tmp_path / "two")) <= 1e-5
 
 

@@ -145,6 +145,11 @@ class Squares:
         }
 
 
+def logged(out: Path) -> list[dict[str, float]]:
+    """What a run says of each of its steps."""
+    return [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+
+
 def settings(folder: Path, **sections: Any) -> dict[str, Any]:
     """A configuration for the folders `base` and `vision` in a folder, as YAML would give it; sections are merged."""
     given: dict[str, Any] = {
