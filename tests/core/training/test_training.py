@@ -62,7 +62,7 @@ def test_loss_falls_on_a_small_set(run, write, folder, tmp_path, base):
     sections = {
         "base": str(folder / base),
         "model": ALL,
-        "loss": {"text": 0.3, "image": 0.3, "masked": 0.0},
+        "loss": {"text": 1.0, "image": 1.0, "masked": 0.0},
         "train": {"steps": 25, "batch": 4, "lr": 1e-2, "vision_lr": 1e-3, "warmup": 5},
         "drop": {"text": 0, "image": 0, "both": 0},
     }
@@ -76,7 +76,7 @@ def test_loss_falls_on_a_small_set(run, write, folder, tmp_path, base):
         values.append(made.trainee(losses, batch))
     before, after = ({name: float(value.mean()) for name, value in one.items()} for one in values)
     assert after["denoise"] < 0.9 * before["denoise"], (before, after)
-    assert after["text"] < before["text"] and after["image"] < before["image"] - 0.02, (before, after)
+    assert after["text"] < before["text"] - 0.1 and after["image"] < before["image"] - 0.2, (before, after)
     assert all(value.any() for value in saved(tmp_path / "run").values()), "everything that trains has moved"
 
 

@@ -74,7 +74,7 @@ def make_base(folder: Path, sdxl: bool = False, channels: int = 16, tokens: Path
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=channels,
+        norm_num_groups=channels // 2,
         attention_head_dim=8,
         **options,
     ).save_pretrained(folder / "unet")
