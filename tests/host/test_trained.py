@@ -11,13 +11,14 @@ import comfy.supported_models
 import pytest
 import torch
 import yaml
+from comfy.cli_args import args
 from graph import applied, bound, error, mmdiff
 from predictions import noises, predict
 from safetensors.torch import load_file
 from stack import clip_vision, unet_patcher
 
 CORE_TESTS = Path(__file__).parents[1] / "core" / "training"
-BOUND = 1e-4
+BOUND = 1e-5
 PROMPT = "a red box<|subj:Red|>, a blue box<|subj:Blue|>"
 
 
@@ -35,7 +36,7 @@ def trained(tmp_path_factory):
     from mmdiff_core.training.trainer import train
 
     folder = tmp_path_factory.mktemp("trained")
-    make_base(folder / "base", channels=32, tokens=Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer")
+    make_base(folder / "base", channels=64, tokens=Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer")
     make_vision(folder / "vision")
     sections = {
         "model": {"text_rank": 2, "vision_layers": 1, "null_token": True},
@@ -102,7 +103,12 @@ def host_clip(base):
 
 
 def host_vision(base):
-    return clip_vision(base.vision.config.to_dict(), base.vision.state_dict())
+    """The tiny vision tower as the host loads it with --fp32-text-enc; else it rounds weights to half precision."""
+    args.fp32_text_enc = True
+    try:
+        return clip_vision(base.vision.config.to_dict(), base.vision.state_dict())
+    finally:
+        args.fp32_text_enc = False
 
 
 def test_the_nodes_predict_what_the_trainer_predicts(pack, trained):
@@ -123,8 +129,10 @@ def test_the_nodes_predict_what_the_trainer_predicts(pack, trained):
     positive, _, binding = bound(pack, PROMPT, subjects, negative="", mmdiff=checkpoint, clip=host.clip)
     conditions = trained.trainee.conditions(batch)
     tokens = torch.cat([subject.tokens for subject in subjects])
-    assert error(tokens, conditions.subjects.tokens[0]) <= BOUND
-    assert error(positive[0][0], conditions.text) <= BOUND
+    found = {
+        "tokens": error(tokens, conditions.subjects.tokens[0]),
+        "text": error(positive[0][0], conditions.text),
+    }
 
     model = applied(pack, binding, model=host.model, weight=1.0)
     sampling = model.get_model_object("model_sampling")
@@ -135,8 +143,10 @@ def test_the_nodes_predict_what_the_trainer_predicts(pack, trained):
         denoised = predict(model, positive, positive, cfg=(1.0,), percent=percent, noise=noise)[0]
         noisy = noise * sigma
         wanted = trained.trainee.predict(noisy / (1 + sigma**2) ** 0.5, time[None], conditions)
-        assert error((noisy - denoised) / sigma, wanted) <= BOUND
-        assert error(wanted, without_subjects(trained, noisy / (1 + sigma**2) ** 0.5, time)) > 100 * BOUND
+        found[f"eps {percent}"] = error((noisy - denoised) / sigma, wanted)
+        assert error(wanted, without_subjects(trained, noisy / (1 + sigma**2) ** 0.5, time)) > 1e-2
+    print({name: f"{value:.1e}" for name, value in found.items()})
+    assert max(found.values()) <= BOUND, found
 
 
 def without_subjects(trained, noisy, time):
