@@ -12,6 +12,7 @@ from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
 from .files import path_within
 from .model.lora import lora_pairs
+from .training import INSTALL
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -57,10 +58,7 @@ def _train(arguments: argparse.Namespace) -> None:
         from .training.config import read_config
         from .training.trainer import train
     except ModuleNotFoundError as error:
-        raise MMDiffError(
-            f"Training needs {error.name}, which is not installed: "
-            "pip install diffusers accelerate transformers pyyaml tensorboard tqdm"
-        ) from error
+        raise MMDiffError(f"Training needs {error.name}, which is not installed: {INSTALL}") from error
     train(read_config(arguments.config), arguments.resume)
 
 

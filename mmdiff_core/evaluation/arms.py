@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MMDiffError
+from ..training import INSTALL
 from .cases import LIST, Case, drawn_by, fill, pictures_of, source_of
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def pictures(
     except ModuleNotFoundError as error:
         raise MMDiffError(
             f"Arm '{arm.name}' is a training run, and drawing with it needs {error.name}, which is not installed: "
-            "pip install diffusers accelerate transformers pyyaml tensorboard tqdm"
+            f"{INSTALL}"
         ) from error
     run = Run(arm.folder)
     folder = out / "pictures" / arm.name

@@ -105,7 +105,7 @@ def pictures_of(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
     if not path.is_file():
         raise MMDiffError(
             f"There is no {LIST} in {folder}. It says which file shows which case: "
-            '{"CASE": "FILE", ...}; `evaluate ... --cases FILE` writes the cases.'
+            '{"CASE": "FILE", ...}; `evaluate ... --cases` writes the cases.'
         )
     files = read_json(path)
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import typing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import MMDiffError
-from ..files import read_safetensors
 from ..prompt import bind_prompt
 from ..training.base import Base
 from ..training.batches import Batch, Collate
 from ..training.config import Config, Drop, Loss
 from ..training.model import Trainee
 from ..training.samples import sample
-from ..training.state import load_weights
+from ..training.state import load_weights, read_run
 from .arms import STATE
 
 
@@ -31,7 +27,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         """Raises MMDiffError where the folder's state is not a run's."""
-        self.step, config, weights = _read(folder / STATE)
+        self.step, config, weights = read_run(folder / STATE)
         self.size = sum(value.numel() for value in weights.values())
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = _for_drawing(config)
@@ -93,22 +89,6 @@ class Run:
         size = self.trainee.base.photo_size
         photos = torch.nn.functional.interpolate(references, (size, size), mode="bilinear", antialias=True)
         return {"caption": bound.text, "entities": entities, "references": photos.clamp(0, 1)}
-
-
-def _read(path: Path) -> tuple[int, Config, dict[str, Tensor]]:
-    """Steps done, the run's configuration, and its weights by parameter name."""
-    tensors, metadata = read_safetensors(path)
-    if "mmdiff_training" not in metadata:
-        raise MMDiffError(f"{path} is no state of a training run; name the folder that a run wrote as its `out`.")
-    entry = json.loads(metadata["mmdiff_training"])
-    types = typing.get_type_hints(Config)
-    sections = {
-        key: types[key](**value) if dataclasses.is_dataclass(types[key]) else value
-        for key, value in entry["config"].items()
-    }
-    prefix = "averaged." if any(key.startswith("averaged.") for key in tensors) else "weights."
-    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    return entry["step"], Config(**sections), weights
 
 
 def _for_drawing(config: Config) -> Config:

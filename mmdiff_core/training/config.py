@@ -153,10 +153,15 @@ def read_config(path: Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MMDiffError(f"The configuration {path} is not YAML: {error}") from error
     try:
-        config = _typed(Config, content, "")
-        _check(config)
+        return config_of(content)
     except MMDiffError as error:
         raise MMDiffError(f"{path}: {error}") from error
+
+
+def config_of(content: Any) -> Config:
+    """A checked configuration of plain sections. Raises MMDiffError that names the key and what was wanted."""
+    config = _typed(Config, content, "")
+    _check(config)
     return config
 
 

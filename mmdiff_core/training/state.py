@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from ..errors import MMDiffError
 from ..files import read_safetensors, write_safetensors
-from .config import Config, value_of
+from .config import Config, config_of, value_of
 
 _FREE = ("out", "save", "samples", "data.workers", "train.steps")
 """Keys that may change between a run's parts without changing its losses."""
@@ -80,10 +80,7 @@ def write_state(path: Path, state: State, config: Config) -> None:
 
 def read_state(path: Path, config: Config) -> State:
     """Read a state. Raises MMDiffError where the file is not whole or the configuration is another run's."""
-    tensors, metadata = read_safetensors(path)
-    if "mmdiff_training" not in metadata:
-        raise MMDiffError(f"{path} is no state of a training run; name another folder as out.")
-    entry = json.loads(metadata["mmdiff_training"])
+    tensors, entry = _read(path)
     _check_same(path, entry["config"], config)
     optimizer: dict[str, Any] = {name: dict(values) for name, values in entry["plain"].items()}
     for key, value in _under(tensors, "optimizer").items():
@@ -95,6 +92,23 @@ def read_state(path: Path, config: Config) -> State:
         averaged=_under(tensors, "averaged"),
         optimizer={"state": optimizer, "param_groups": entry["groups"]},
     )
+
+
+def read_run(path: Path) -> tuple[int, Config, dict[str, Tensor]]:
+    """What a run has come to: steps done, its configuration, and its weights, averaged where it keeps an average.
+
+    Raises MMDiffError where the file is not whole or not a run's.
+    """
+    tensors, entry = _read(path)
+    weights = _under(tensors, "averaged") or _under(tensors, "weights")
+    return entry["step"], config_of(entry["config"]), weights
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = read_safetensors(path)
+    if "mmdiff_training" not in metadata:
+        raise MMDiffError(f"{path} is no state of a training run; name the folder that a run wrote, or an empty one.")
+    return tensors, json.loads(metadata["mmdiff_training"])
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from mmdiff_core.evaluation import field, photo_benchmark
 from mmdiff_core.evaluation.cases import read_json
 from mmdiff_core.evaluation.dreambench import read_dreambench
 
-PLACES = ("in the snow", "on the beach")
 TABLE = """Classes
 
 subject_name,class
