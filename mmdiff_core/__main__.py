@@ -10,7 +10,6 @@ from pathlib import Path
 from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
-from .files import path_within
 from .model.lora import lora_pairs
 from .training import INSTALL
 
@@ -47,10 +46,14 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from . import demo  # transformers takes seconds to import, and only this command needs it
-
-    path_within(arguments.out, arguments.name, "demo: the name")
-    print(demo.run(arguments.image or demo.PHOTO, arguments.out, arguments.name))
+    try:
+        from .demo import command
+    except ModuleNotFoundError as error:
+        raise MMDiffError(f"The demo needs {error.name}, which is not installed: {INSTALL}") from error
+    if arguments.prompt is not None and not arguments.image:
+        raise MMDiffError("A prompt needs a picture for each of its <|subj|>; give them with --image FILE.")
+    drawings = command.own(arguments.image, arguments.prompt) if arguments.image else command.bundled()
+    print(command.draw(drawings, arguments.out, arguments.seed))
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -85,10 +88,13 @@ def main() -> int:
     inspect.add_argument("checkpoint", type=Path, help="a .safetensors file or a released folder")
     inspect.set_defaults(command=_inspect)
 
-    demo = commands.add_parser("demo", help="encode a photo with a small checkpoint made on the spot")
-    demo.add_argument("--image", type=Path, help="your own photo; without it the bundled cat")
+    demo = commands.add_parser("demo", help="draw subjects in new scenes with the small model that ships with this")
+    demo.add_argument(
+        "--image", type=Path, action="append", default=[], help="a picture of your subject; twice for a pair"
+    )
+    demo.add_argument("--prompt", help='such as "a toy<|subj|> on the beach", a <|subj|> for each picture')
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder to write into (default: out)")
-    demo.add_argument("--name", default="cat", help="name of the subject (default: cat)")
+    demo.add_argument("--seed", type=int, default=0, help="another one gives other pictures (default: 0)")
     demo.set_defaults(command=_demo)
 
     add_evaluate(commands)

@@ -74,7 +74,7 @@ def pictures(
             f"Arm '{arm.name}' is a training run, and drawing with it needs {error.name}, which is not installed: "
             f"{INSTALL}"
         ) from error
-    run = Run(arm.folder)
+    run = Run.of_training(arm.folder)
     folder = out / "pictures" / arm.name
     fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")
     record(run, folder)

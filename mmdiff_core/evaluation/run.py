@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..model.mmdiff import MMDiff
 from ..prompt import bind_prompt
 from ..training.base import Base
 from ..training.batches import Batch, Collate
@@ -19,34 +20,35 @@ from .arms import STATE
 
 
 class Run:
-    """A run's last saved weights (averaged, where it keeps an average) on its base: a `cases.Generator`.
+    """A base with a checkpoint on it, or with a run's last saved weights: a `cases.Generator`.
 
     All arms draw a case from the same noise: it depends on the case's seed and on nothing of the run. An arm that was
     trained without subjects (drop.image 1) is drawn without them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises MMDiffError where the folder's state is not a run's."""
-        self.step, config, weights = read_run(folder / STATE)
-        self.size = sum(value.numel() for value in weights.values())
+    def __init__(self, base: Base, config: Config, mmdiff: MMDiff | None, source: str) -> None:
+        """mmdiff: as for Trainee. source: for records, which weights draw."""
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = _for_drawing(config)
-        self.trainee = Trainee(
-            Base(config.base, config.vision, weights=True, dtype=torch.bfloat16 if self._half else torch.float32),
-            self.config,
-        ).eval()
-        load_weights(self.trainee, weights)
-        self.trainee.to(self.device)
-        self.collate = Collate(self.trainee.base.tokenizers, self.config)
-
-    @property
-    def source(self) -> str:
-        """For records: which run, how far, how large, and how it samples."""
+        self.trainee = Trainee(base, self.config, mmdiff).eval().to(self.device)
+        self.collate = Collate(base.tokenizers, self.config)
         samples = self.config.samples
-        return (
-            f"{self.config.out} at step {self.step} of batch {self.config.train.batch}, {self.size} trained "
-            f"parameters, {samples.steps} steps of sampling, guidance {samples.guidance:g}"
-        )
+        self.source = f"{source}, {samples.steps} steps of sampling, guidance {samples.guidance:g}"
+
+    @classmethod
+    def of_training(cls, folder: Path) -> Run:
+        """The weights that a run saved last, averaged where it keeps an average.
+
+        Raises MMDiffError where the folder's state is not a run's.
+        """
+        step, config, weights = read_run(folder / STATE)
+        half = torch.cuda.is_available() and config.train.precision == "bf16"
+        base = Base(config.base, config.vision, weights=True, dtype=torch.bfloat16 if half else torch.float32)
+        size = sum(value.numel() for value in weights.values())
+        about = f"{config.out} at step {step} of batch {config.train.batch}, {size} trained parameters"
+        run = cls(base, config, None, about)
+        load_weights(run.trainee, weights)
+        return run
 
     def __call__(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
         """Prompts with markers, (S, 3, P, P) references in [0, 1] and a seed each, to (B, 3, H, W) in [0, 1]."""
@@ -81,7 +83,7 @@ class Run:
 
     @property
     def _half(self) -> bool:
-        return self.device == "cuda" and self.config.train.precision == "bf16"
+        return self.trainee.base.unet.dtype == torch.bfloat16
 
     def _words(self, prompt: str, references: Tensor) -> dict:
         bound = bind_prompt(prompt, [str(number) for number in range(len(references))])

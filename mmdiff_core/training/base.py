@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -32,7 +32,7 @@ class Base(nn.Module):
             return (_loaded if weights else _shaped)(kind, path, dtype).eval().requires_grad_(False)
 
         self.unet = model(UNet2DConditionModel, parts["unet"])
-        self.vae = model(AutoencoderKL, parts["vae"])
+        self.vae = model(_vae_kind(parts["vae"]), parts["vae"])
         self.text = nn.ModuleDict({"l": model(CLIPTextModel, parts["text_encoder"])})
         if sdxl:
             self.text["g"] = model(CLIPTextModelWithProjection, parts["text_encoder_2"])
@@ -65,9 +65,16 @@ class Base(nn.Module):
         """Side of the photos that the vision tower looks at, pixels."""
         return self.vision.config.image_size
 
+    @property
+    def latent_pixel(self) -> int:
+        """Side of a latent's pixel in the picture's pixels."""
+        config = self.vae.config
+        blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
+        return 2 ** (len(blocks) - 1)
+
     def check_resolution(self, resolution: int) -> None:
         """Raises MMDiffError where a picture of this side can't be halved as often as VAE and UNet do it."""
-        step = 2 ** (len(self.vae.config.block_out_channels) + len(self.unet.config.block_out_channels) - 2)
+        step = self.latent_pixel * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if resolution % step:
             raise MMDiffError(
                 f"data.resolution is {resolution}; for this base it must be a multiple of {step}, for example "
@@ -76,9 +83,14 @@ class Base(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor, noise: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures in [-1, 1] to latents, drawn with (B, C, h, w) noise."""
-        found = self.vae.encode(image.to(self.vae.dtype)).latent_dist
-        return (found.mean.float() + found.std.float() * noise) * self.vae.config.scaling_factor
+        """(B, 3, H, W) pictures in [-1, 1] to latents, drawn with (B, C, h, w) noise; a tiny VAE has one latent for a
+        picture, and needs no noise."""
+        found = self.vae.encode(image.to(self.vae.dtype))
+        if isinstance(self.vae, AutoencoderTiny):
+            latents = found.latents.float()
+        else:
+            latents = found.latent_dist.mean.float() + found.latent_dist.std.float() * noise
+        return latents * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -87,7 +99,7 @@ class Base(nn.Module):
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(C, h, w) of the latent of a square picture."""
-        side = resolution // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        side = resolution // self.latent_pixel
         return self.vae.config.latent_channels, side, side
 
 
@@ -104,6 +116,11 @@ def _parts(folder: Path) -> dict[str, Path]:
             "StableDiffusionPipeline.from_single_file (or StableDiffusionXLPipeline)."
         )
     return found
+
+
+def _vae_kind(folder: Path) -> Any:
+    tiny = _opened(AutoencoderTiny, folder, method="load_config").get("_class_name") == "AutoencoderTiny"
+    return AutoencoderTiny if tiny else AutoencoderKL
 
 
 def _loaded(kind: Any, path: Path, dtype: torch.dtype) -> nn.Module:

@@ -30,6 +30,7 @@ class Batch:
     text, image_branch: (B, S) bool, which subjects the two constraints count.
     masked: (B,) bool, denoising counts inside the masks only; time: (B,) in [0, 1) of the noise schedule.
     noise: a seed for each sample's noise; records: where each sample comes from.
+    latents: (B, C, h, w) of the image where the data brings them, or None.
     """
 
     image: Tensor
@@ -45,6 +46,7 @@ class Batch:
     time: Tensor
     noise: list[int]
     records: list[str]
+    latents: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -135,6 +137,7 @@ class Collate:
             time=time,
             noise=noise,
             records=[item["record"] for item in items],
+            latents=torch.stack([item["latents"] for item in items]) if "latents" in items[0] else None,
         )
 
     def unconditional(self, batch: Batch) -> Batch:

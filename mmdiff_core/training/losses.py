@@ -20,7 +20,7 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     base, loss = trainee.base, trainee.config.loss
     scheduler = base.scheduler
     shape = base.latent_shape(batch.image.shape[-1])
-    latents = base.encode(batch.image, batch.randn(shape, stream=0))
+    latents = base.encode(batch.image, batch.randn(shape, stream=0)) if batch.latents is None else batch.latents
     noise = batch.randn(shape, stream=1)
     time = (batch.time * scheduler.config.num_train_timesteps).long()
     noisy = scheduler.add_noise(latents, noise, time)

@@ -40,13 +40,13 @@ class Trainee(nn.Module):
     it takes part in the image constraint's maps and in nothing else, so no checkpoint needs it.
     """
 
-    def __init__(self, base: Base, config: Config) -> None:
-        """Weights are drawn from torch's random state. Raises MMDiffError where the configuration asks for layers
-        that the base does not have."""
+    def __init__(self, base: Base, config: Config, mmdiff: MMDiff | None = None) -> None:
+        """mmdiff: a checkpoint to use; without one a fresh MMDiff, drawn from torch's random state. Raises MMDiffError
+        where the configuration asks for layers that the base does not have."""
         super().__init__()
         self.base = base
         self.config = config
-        self.mmdiff = _fresh(base, config)
+        self.mmdiff = mmdiff or _fresh(base, config)
         self.mmdiff.requires_grad_(True)
         if not config.model.depth:  # without layers nothing looks at the patches
             self.mmdiff.heads.subject.refiner.proj_in.requires_grad_(False)

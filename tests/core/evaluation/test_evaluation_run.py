@@ -40,12 +40,12 @@ def draw(run, references, seed=4, prompt="a red box<|subj|> on a table"):
 
 
 def test_a_run_draws_from_prompt_references_and_seed(folder):
-    run = Run(folder / "full")
+    run = Run.of_training(folder / "full")
     red, blue = torch.zeros(2, 1, 3, 40, 40)
     red[:, 0], blue[:, 2] = 1, 1
     picture = draw(run, red)
     assert picture.shape == (3, 32, 32) and picture.min() >= 0 and picture.max() <= 1
-    assert torch.equal(picture, draw(run, red)) and torch.equal(picture, draw(Run(folder / "full"), red))
+    assert torch.equal(picture, draw(run, red)) and torch.equal(picture, draw(Run.of_training(folder / "full"), red))
     assert not torch.equal(picture, draw(run, blue))
     assert not torch.allclose(picture, draw(run, red, seed=5), atol=1e-3)
     assert not torch.equal(picture, draw(run, red, prompt="a blue box<|subj|> on a table"))
@@ -54,7 +54,7 @@ def test_a_run_draws_from_prompt_references_and_seed(folder):
 
 
 def test_a_text_only_arm_does_not_see_references(folder):
-    run = Run(folder / "text")
+    run = Run.of_training(folder / "text")
     red, blue = torch.zeros(1, 3, 40, 40), torch.ones(1, 3, 40, 40)
     assert torch.equal(draw(run, red), draw(run, blue))
 
@@ -68,7 +68,7 @@ def test_all_arms_start_from_the_same_noise(folder, monkeypatch):
 
     monkeypatch.setattr("mmdiff_core.evaluation.run.sample", record)
     for name, seed in (("full", 4), ("other", 4), ("full", 5)):
-        draw(Run(folder / name), torch.zeros(1, 3, 28, 28), seed)
+        draw(Run.of_training(folder / name), torch.zeros(1, 3, 28, 28), seed)
     assert torch.equal(noise[0], noise[1]) and not torch.equal(noise[0], noise[2])
 
 
@@ -91,4 +91,4 @@ def test_arms_are_compared_case_by_case(folder, tmp_path):
 def test_a_state_that_is_no_run_is_refused(folder, tmp_path):
     (tmp_path / "state.safetensors").write_bytes((folder / "nets.safetensors").read_bytes())
     with pytest.raises(MMDiffError, match="is no state of a training run"):
-        Run(tmp_path)
+        Run.of_training(tmp_path)

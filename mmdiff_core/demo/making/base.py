@@ -1,0 +1,251 @@
+"""The demo's base: text encoder, UNet and vision tower, trained together from nothing.
+
+    python -m mmdiff_core.demo.making.base WORK --steps 3000
+
+A base that has read the web can draw nearly anything if it is given the right vectors, which is what personalization
+builds on. One that knows three hundred names can't. So this one is also taught to listen to vectors: in a part of its
+captions a subject comes with *visual words*, made from its reference by a small network on top of the vision tower, and
+read by the UNet's cross-attention as words are. That network is thrown away. What is left takes text alone, and the
+adapter has to learn from nothing how to speak to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ...photo import normalise
+from ...training.batches import Batch, Collate, Indexed, Steps
+from ...training.config import Config, config_of
+from ...training.state import State, load_optimizer, load_weights, optimizer_state, read_state, write_state
+from .latents import CHANNELS, LatentScenes
+from .muon import Muon
+from .tokens import LENGTH
+
+SIDE, PHOTO = 128, 64
+WIDTH, WORDS, HEADS = 128, 16, 4
+RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
+AVERAGE = 0.998
+SUBJECT = 2.0  # how much more a subject's pixels weigh than the rest
+
+
+class VisualWords(nn.Module):
+    """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(WORDS, WIDTH) * 0.5)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(WIDTH, HEADS, 2 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(2)
+        )
+        self.norm = nn.LayerNorm(WIDTH)
+        self.entity = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 128) and (N, P, 128) to (N, 16, 128) words and (N, 128) entities."""
+        words = self.queries + nn.functional.layer_norm(cls, cls.shape[-1:])[:, None]
+        for layer in self.layers:
+            words = layer(words, patches)
+        return self.norm(words), self.entity(cls)
+
+
+class Making(nn.Module):
+    """Everything that trains."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        end = tokens - 1
+        self.text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=tokens,
+                hidden_size=WIDTH,
+                intermediate_size=4 * WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=HEADS,
+                max_position_embeddings=LENGTH,
+                bos_token_id=end - 1,
+                eos_token_id=end,
+                pad_token_id=end,
+            )
+        )
+        self.vision = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(
+                hidden_size=WIDTH,
+                intermediate_size=4 * WIDTH,
+                num_hidden_layers=4,
+                num_attention_heads=HEADS,
+                projection_dim=WIDTH,
+                image_size=PHOTO,
+                patch_size=8,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=SIDE // 8,
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            block_out_channels=(64, 128),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=(4, 8),
+            norm_num_groups=32,
+        )
+        self.words = VisualWords()
+        for module in self.text.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.1)
+
+    def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor]:
+        """(B,) weighted and plain squared errors of the predicted velocity."""
+        size, subjects = batch.valid.shape
+        noise = batch.randn(batch.latents.shape[1:], stream=1)
+        time = (batch.time * scheduler.config.num_train_timesteps).long()
+        noisy = scheduler.add_noise(batch.latents, noise, time)
+        text, mask = self.context(batch)
+        out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
+        error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
+        inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
+        weight = 1 + SUBJECT * inside
+        return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3))
+
+    def context(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B, L, 128) of text and visual words, and (B, L) bool, which of them are there."""
+        size, subjects = batch.valid.shape
+        seen = self.vision(normalise(batch.references[batch.valid]), output_hidden_states=True)
+        words, entities = self.words(seen.image_embeds, seen.hidden_states[-2])
+        all_words = words.new_zeros(size, subjects, WORDS, WIDTH).masked_scatter(batch.valid[..., None, None], words)
+        all_entities = words.new_zeros(size, subjects, WIDTH).masked_scatter(batch.valid[..., None], entities)
+        place = nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
+
+        def fuse(module: nn.Module, arguments: tuple, embedded: Tensor) -> Tensor:
+            return embedded + place.transpose(1, 2) @ all_entities
+
+        body = getattr(self.text, "text_model", self.text)
+        hook = body.embeddings.token_embedding.register_forward_hook(fuse)
+        try:
+            text = self.text(batch.ids["l"]).last_hidden_state
+        finally:
+            hook.remove()
+        there = torch.cat((torch.ones(size, LENGTH, dtype=torch.bool), batch.valid.repeat_interleave(WORDS, 1)), 1)
+        return torch.cat((text, all_words.flatten(1, 2)), 1), there
+
+
+def scheduler() -> DDPMScheduler:
+    """Noise that ends darker than Stable Diffusion's, since small pictures are known sooner through noise."""
+    return DDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.02,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
+
+
+def configuration(work: Path, steps: int, batch: int) -> Config:
+    """The run as the trainer's own configuration, whose batches and state it shares."""
+    return config_of(
+        {
+            "base": "from nothing",
+            "vision": "from nothing",
+            "out": str(work / "base-run"),
+            "data": {"kind": "mmdiff_core.demo.making.latents:LatentScenes", "resolution": SIDE, "workers": 1},
+            "train": {
+                "steps": steps,
+                "batch": batch,
+                "lr": RATE,
+                "warmup": WARMUP,
+                "ema": AVERAGE,
+                "precision": "fp32",
+            },
+            "drop": {"text": 0.0, "image": 0.2, "both": 0.1},
+        }
+    )
+
+
+def write_base(making: Making, weights: dict[str, Tensor], tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """The parts that stay, with these weights, as diffusers and transformers save them."""
+    making = copy.deepcopy(making)
+    load_weights(making, weights)
+    making.text.save_pretrained(folder / "text_encoder")
+    making.unet.save_pretrained(folder / "unet")
+    making.vision.save_pretrained(folder / "vision")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler().save_pretrained(folder / "scheduler")
+
+
+def main(work: Path, steps: int, batch: int, every: int) -> None:
+    """Train in `work`, which holds atlas, components and tokenizer; go on where it was last saved. Several processes
+    of torchrun share a step, `batch` samples each."""
+    accelerator = Accelerator()
+    torch.manual_seed(0)
+    config = configuration(work, steps, batch)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=LENGTH)
+    scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, config.seed)
+    making = Making(len(tokenizer))
+    optimizer = Muon(making.named_parameters(), RATE)
+    average = {name: value.detach().clone() for name, value in making.named_parameters()}
+    start, path = 0, Path(config.out) / "state.safetensors"
+    if path.exists():
+        state = read_state(path, config)
+        start, average = state.step, state.averaged
+        load_weights(making, state.weights)
+        load_optimizer(making, optimizer, state.optimizer)
+    model = accelerator.prepare(making)
+    indices = Steps(range(start, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
+    collate = Collate({"l": tokenizer}, config)
+    loader = DataLoader(Indexed(scenes), batch_sampler=indices, collate_fn=collate, num_workers=config.data.workers)
+    noise, log = scheduler(), Log(path.parent) if accelerator.is_main_process else None
+    for step, one in enumerate(loader, start):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
+        weighted, plain = model(one, noise)
+        optimizer.zero_grad()
+        accelerator.backward(weighted.mean())
+        torch.nn.utils.clip_grad_norm_(making.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for name, value in making.named_parameters():
+                average[name].lerp_(value, 1 - min(AVERAGE, (1 + step) / (10 + step)))
+        if not log:
+            continue
+        log.write(step, plain.detach(), one.valid.any(1))
+        if (step + 1) % every == 0 or step + 1 == steps:
+            weights = {name: value.detach() for name, value in making.named_parameters()}
+            write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)
+            write_base(making, average, tokenizer, work / "base")
+
+
+class Log:
+    """Lines of JSON: the mean error of a step's samples, of those with text alone, and of those with visual words."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.began = (folder / "losses.jsonl").open("a"), time.time()
+
+    def write(self, step: int, errors: Tensor, worded: Tensor) -> None:
+        means = {"loss": errors, "text": errors[~worded], "words": errors[worded]}
+        values = {name: one.mean().item() for name, one in means.items() if len(one)}
+        self.file.write(json.dumps({"step": step, **values, "seconds": round(time.time() - self.began)}) + "\n")
+        self.file.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.base", description=__doc__.split("\n")[0])
+    parser.add_argument("work", type=Path, help="folder with atlas, components and tokenizer")
+    parser.add_argument("--steps", type=int, default=3000, help="of the optimizer (default: 3000)")
+    parser.add_argument("--batch", type=int, default=16, help="samples of one process in a step (default: 16)")
+    parser.add_argument("--every", type=int, default=100, help="steps between saves (default: 100)")
+    arguments = parser.parse_args()
+    main(arguments.work, arguments.steps, arguments.batch, arguments.every)

@@ -1,0 +1,164 @@
+"""The demo's VAE: an encoder that computes the components exactly, and a decoder trained to invert them.
+
+    python -m mmdiff_core.demo.making.decoder WORK --steps 3000
+
+It has the shape of TAESD (Bohan 2023), which diffusers calls AutoencoderTiny and ComfyUI loads by itself: convolutions
+and ReLUs without norms, so that linear maps can be written into its weights. Nothing else depends on the decoder, so it
+can be trained at any time, and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ...files import read_safetensors, write_safetensors
+from ...world.atlas import Atlas
+from ...world.scenes import WorldScenes
+from .latents import CHANNELS, PATCH, Components, psnr
+from .muon import Muon
+
+SCALE = 0.2
+"""The decoder begins with 3 tanh(x / 3); latents times this stay where that is nearly straight."""
+SIDE, CROP, CROPS = 128, 64, 4
+NOISE = 0.1  # deviation of what is added to latents, because a denoiser's are never exact
+RATE, AVERAGE = 1e-3, 0.998
+
+
+def make_vae(components: Components) -> AutoencoderTiny:
+    """Exact encoder, untrained decoder whose blocks do nothing yet."""
+    vae = AutoencoderTiny(latent_channels=CHANNELS, scaling_factor=1 / SCALE)
+    with torch.no_grad():
+        _write_encoder(vae.encoder.layers, components)
+        for module in vae.decoder.modules():
+            if hasattr(module, "fuse"):
+                nn.init.zeros_(module.conv[-1].weight)
+                nn.init.zeros_(module.conv[-1].bias)
+        convolutions = [layer for layer in vae.decoder.layers if isinstance(layer, nn.Conv2d)]
+        for convolution in convolutions[1:-1]:
+            nn.init.dirac_(convolution.weight)
+            convolution.weight += torch.randn_like(convolution.weight) * 0.02
+    return vae
+
+
+def _write_encoder(layers: nn.Sequential, components: Components) -> None:
+    """Pixels are gathered into ever wider blocks, and only the last step computes.
+
+    Pixels in [0, 1] pass a ReLU unchanged; a component passes as two numbers, what is above zero and what is below.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
+    first, *halving, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+    for colour in range(3):
+        first.weight[colour, colour, 1, 1] = 1
+    # channel -> (colour, row, column) of the pixel in its block
+    pixels = [(colour, 0, 0) for colour in range(3)]
+    for number, halve in enumerate(halving):
+        reach = 2**number
+        gathered = [
+            (channel, dy, dx, (colour, row + dy * reach, column + dx * reach))
+            for dy in (0, 1)
+            for dx in (0, 1)
+            for channel, (colour, row, column) in enumerate(pixels)
+        ]
+        if number < 2:
+            for out, (channel, dy, dx, _) in enumerate(gathered):
+                halve.weight[out, channel, 1 + dy, 1 + dx] = 1
+            pixels = [pixel for *_, pixel in gathered]
+        else:
+            basis = components.basis.unflatten(1, (3, PATCH, PATCH))
+            for channel, dy, dx, pixel in gathered:
+                value = basis[(slice(None), *pixel)]
+                halve.weight[: 2 * CHANNELS, channel, 1 + dy, 1 + dx] = torch.cat((value, -value))
+    gain = SCALE * components.gain
+    for channel in range(CHANNELS):  # 2 u - 1 are the pixels that components are of
+        last.weight[channel, channel, 1, 1] = 2 * gain[channel]
+        last.weight[channel, CHANNELS + channel, 1, 1] = -2 * gain[channel]
+    last.bias.copy_(-gain * (components.basis @ (1 + components.mean)))
+
+
+class Crops(Dataset):
+    """Pieces of scenes: item `index` is (CROPS, 3, CROP, CROP) of one scene, in [-1, 1]."""
+
+    def __init__(self, scenes: WorldScenes) -> None:
+        self.scenes = scenes
+
+    def __getitem__(self, index: int) -> Tensor:
+        plan = self.scenes.plan(index)
+        picture = torch.from_numpy(self.scenes.draw(plan)[0]).movedim(-1, 0).float() / 127.5 - 1
+        random = np.random.default_rng(index)
+        places = random.integers(0, (SIDE - CROP) // PATCH + 1, (CROPS, 2)) * PATCH
+        return torch.stack([picture[:, y : y + CROP, x : x + CROP] for y, x in places])
+
+
+def loss_of(drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute error of pixels and of their differences: edges count twice."""
+    error = drawn - wanted
+    return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def main(work: Path, steps: int, every: int) -> None:
+    """Train in `work`, which holds atlas and components; go on where it was last saved; write `base/vae`."""
+    torch.manual_seed(0)
+    components = Components.load(work / "components.safetensors")
+    vae, path = make_vae(components), work / "decoder-run.safetensors"
+    optimizer = Muon(((name, value) for name, value in vae.decoder.named_parameters()), RATE)
+    average = {name: value.detach().clone() for name, value in vae.decoder.named_parameters()}
+    start = 0
+    if path.exists():
+        tensors, about = read_safetensors(path)
+        start = int(about["step"])
+        for name, value in vae.decoder.named_parameters():
+            value.data.copy_(tensors[f"weights.{name}"])
+            average[name].copy_(tensors[f"average.{name}"])
+            keys = [key for key in tensors if key.startswith(f"state.{name}.")]
+            optimizer.state[value] = {key.rpartition(".")[2]: tensors[key] for key in keys}
+    scenes = WorldScenes(Atlas.load(work / "atlas.npz"), SIDE, PATCH, seed=7, looks=0.25)
+    indices = [list(range(4 * step, 4 * step + 4)) for step in range(start, steps)]
+    held = torch.stack([Crops(scenes)[10**9 + index][0] for index in range(48)])
+    for step, crops in enumerate(DataLoader(Crops(scenes), batch_sampler=indices, num_workers=1), start):
+        wanted = crops.flatten(0, 1)
+        latents = components.encode(wanted)
+        drawn = vae.decode(SCALE * (latents + NOISE * torch.randn_like(latents))).sample
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / 50) * min(1, (1 - step / steps) / 0.5)
+        optimizer.zero_grad()
+        loss_of(drawn, wanted).backward()
+        torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for name, value in vae.decoder.named_parameters():
+                average[name].lerp_(value, 1 - min(AVERAGE, (1 + step) / (10 + step)))
+        if (step + 1) % every == 0 or step + 1 == steps:
+            tensors = {f"average.{name}": value for name, value in average.items()}
+            for name, value in vae.decoder.named_parameters():
+                tensors[f"weights.{name}"] = value.detach()
+                tensors |= {f"state.{name}.{key}": kept for key, kept in optimizer.state[value].items()}
+            write_safetensors(path, tensors, {"step": str(step + 1)})
+            with torch.no_grad():
+                trained = make_vae(components)
+                trained.decoder.load_state_dict(average)
+                back = trained.decode(SCALE * components.encode(held)).sample
+                print(
+                    f"step {step + 1}: unseen pieces at {psnr((back - held).square().mean((1, 2, 3))):.2f} dB",
+                    flush=True,
+                )
+            trained.save_pretrained(work / "base" / "vae")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.decoder")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--every", type=int, default=100)
+    arguments = parser.parse_args()
+    main(arguments.work, arguments.steps, arguments.every)
