@@ -6,8 +6,10 @@ from .analyze_face import AnalyzeFace
 from .apply_attention import ApplyAttention
 from .attention_maps import AttentionMaps
 from .bind_subjects import BindSubjects
+from .demo_subject import DemoSubject
 from .encode_subject import EncodeSubject
 from .load import Load
+from .load_demo import LoadDemo
 from .load_subject import LoadSubject
 from .place_subject import PlaceSubject
 from .save_subject import SaveSubject
@@ -25,6 +27,8 @@ class MMDiffExtension(ComfyExtension):
             BindSubjects,
             ApplyAttention,
             AttentionMaps,
+            LoadDemo,
+            DemoSubject,
         ]
 
 

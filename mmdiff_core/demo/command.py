@@ -77,7 +77,7 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
 
 def demo_run(steps: int = STEPS, guidance: float = GUIDANCE) -> Run:
     """The shipped model as something that draws."""
-    mmdiff = load_checkpoint(CHECKPOINT)
+    mmdiff = load_checkpoint(CHECKPOINT).float()
     config = config_of(
         {
             "base": str(FOLDER),

@@ -135,10 +135,14 @@ def _model() -> ModelPatcher:
 def _clip() -> comfy.sd.CLIP:
     target = SimpleNamespace(params={}, clip=DemoClip, tokenizer=DemoTokenizers)
     clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
+    encoder = clip.cond_stage_model.clip_l
     weights = {
         f"text_model.{key.removeprefix('text_model.')}": value for key, value in _weights("text_encoder/model").items()
     }
-    clip.cond_stage_model.clip_l.load_sd(weights)
+    table = "text_model.embeddings.token_embedding.weight"
+    spare = encoder.transformer.get_input_embeddings().num_embeddings - len(weights[table])
+    weights[table] = torch.nn.functional.pad(weights[table], (0, 0, 0, spare))  # the host's has CLIP's own length
+    encoder.load_sd(weights)
     return clip
 
 

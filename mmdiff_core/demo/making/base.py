@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -174,14 +175,13 @@ def configuration(work: Path, steps: int, batch: int) -> Config:
     )
 
 
-def write_base(making: Making, weights: dict[str, Tensor], tokenizer: CLIPTokenizer, folder: Path) -> None:
+def write_base(making: Making, weights: dict[str, Tensor], folder: Path) -> None:
     """The parts that stay, with these weights, as diffusers and transformers save them."""
     making = copy.deepcopy(making)
     load_weights(making, weights)
     making.text.save_pretrained(folder / "text_encoder")
     making.unet.save_pretrained(folder / "unet")
     making.vision.save_pretrained(folder / "vision")
-    tokenizer.save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
 
 
@@ -202,6 +202,7 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
         start, average = state.step, state.averaged
         load_weights(making, state.weights)
         load_optimizer(making, optimizer, state.optimizer)
+    shutil.copytree(work / "tokenizer", work / "base" / "tokenizer", dirs_exist_ok=True)
     model = accelerator.prepare(making)
     indices = Steps(range(start, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
     collate = Collate({"l": tokenizer}, config)
@@ -224,7 +225,7 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
         if (step + 1) % every == 0 or step + 1 == steps:
             weights = {name: value.detach() for name, value in making.named_parameters()}
             write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)
-            write_base(making, average, tokenizer, work / "base")
+            write_base(making, average, work / "base")
 
 
 class Log:
