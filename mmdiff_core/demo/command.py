@@ -12,13 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..checkpoint import load_checkpoint
 from ..errors import MMDiffError
 from ..evaluation.run import Run
 from ..photo import prepare_photos
-from ..training.base import Base
-from ..training.config import config_of
-from . import CHECKPOINT, FOLDER, SUBJECTS
+from . import FOLDER, SUBJECTS
 
 ALONE = (
     "a toy<|subj|> on the beach",
@@ -27,7 +24,6 @@ ALONE = (
     "a watercolor of a toy<|subj|> in the snow",
 )
 TOGETHER = ("a toy<|subj|> to the left of a toy<|subj|> in a meadow", "a toy<|subj|> and a toy<|subj|> in a kitchen")
-SIZE, STEPS, GUIDANCE = 128, 20, 2.5
 SHOWN, MARGIN, LINE = 192, 12, 30  # of the sheet, pixels
 
 
@@ -62,7 +58,7 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
 
     Raises MMDiffError for files that are no pictures, and prompts that do not fit them.
     """
-    run = demo_run()
+    run = Run.of_model(FOLDER)
     pictures = []
     for drawing in drawings:
         photos = torch.cat([prepare_photos(read_photo(photo), run.trainee.base.photo_size) for photo in drawing.photos])
@@ -72,24 +68,7 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
     for number, image in enumerate(images, 1):
         image.save(out / f"{number:02}.png")
     sheet(drawings, images).save(out / "sheet.png")
-    return f"Drew {len(images)} pictures of {SIZE} x {SIZE}: {out / 'sheet.png'}"
-
-
-def demo_run(steps: int = STEPS, guidance: float = GUIDANCE) -> Run:
-    """The shipped model as something that draws."""
-    mmdiff = load_checkpoint(CHECKPOINT).float()
-    config = config_of(
-        {
-            "base": str(FOLDER),
-            "vision": str(FOLDER / "vision"),
-            "out": "",
-            "data": {"kind": "none", "resolution": SIZE},
-            "model": {"head_dim": mmdiff.spec.head_dim},
-            "train": {"steps": 1, "precision": "fp32"},
-            "samples": {"steps": steps, "guidance": guidance},
-        }
-    )
-    return Run(Base(config.base, config.vision, weights=True, dtype=torch.float32), config, mmdiff, "the demo")
+    return f"Drew {len(images)} pictures of {images[0].width} x {images[0].height}: {out / 'sheet.png'}"
 
 
 def read_photo(path: Path) -> Tensor:

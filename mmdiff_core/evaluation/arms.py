@@ -1,4 +1,4 @@
-"""Arms: what is compared. Each is a folder, of a training run or of pictures that were drawn elsewhere."""
+"""Arms: what is compared. Each is a folder: of a training run, of a model, or of pictures that were drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FULL = "full"
 STATE = "state.safetensors"
+CHECKPOINT = "mmdiff.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,17 @@ def pictures(
     benchmark: str,
     record: Callable[[Run, Path], None] = lambda run, folder: None,
 ) -> Drawn:
-    """The arm's picture of each case; a training run draws those it has not drawn yet into `out/pictures/NAME`.
+    """The arm's picture of each case; a run or a model draws those it has not drawn yet into `out/pictures/NAME`.
 
     record: what else to keep of a run, in the folder of its pictures.
     """
     if (arm.folder / LIST).is_file():
         return Drawn(arm.folder, pictures_of(arm.folder, cases))
-    if not (arm.folder / STATE).is_file():
+    if not any((arm.folder / name).is_file() for name in (STATE, CHECKPOINT)):
         raise MMDiffError(
-            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}) and no list of pictures (no "
-            f"{LIST}). Name the folder that a training run wrote as its `out`, or a folder of pictures with their list."
+            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}, no {CHECKPOINT}) and no list "
+            f"of pictures (no {LIST}). Name the folder that a training run wrote as its `out`, one of a model with its "
+            "checkpoint, or one of pictures with their list."
         )
     try:
         from .run import Run  # diffusers takes seconds to import, and pictures need none of it
@@ -74,7 +76,7 @@ def pictures(
             f"Arm '{arm.name}' is a training run, and drawing with it needs {error.name}, which is not installed: "
             f"{INSTALL}"
         ) from error
-    run = Run.of_training(arm.folder)
+    run = Run.of_training(arm.folder) if (arm.folder / STATE).is_file() else Run.of_model(arm.folder)
     folder = out / "pictures" / arm.name
     fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")
     record(run, folder)

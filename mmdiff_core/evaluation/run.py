@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint import load_checkpoint
 from ..model.mmdiff import MMDiff
 from ..prompt import bind_prompt
 from ..training.base import Base
 from ..training.batches import Batch, Collate
-from ..training.config import Config, Drop, Loss
+from ..training.config import Config, Drop, Loss, config_of
 from ..training.model import Trainee
 from ..training.samples import sample
 from ..training.state import load_weights, read_run
-from .arms import STATE
+from .arms import CHECKPOINT, STATE
 
 
 class Run:
@@ -49,6 +50,29 @@ class Run:
         run = cls(base, config, None, about)
         load_weights(run.trainee, weights)
         return run
+
+    @classmethod
+    def of_model(cls, folder: Path, steps: int = 20, guidance: float = 2.5) -> Run:
+        """A diffusers folder that has its vision tower in `vision` and its checkpoint in `mmdiff.safetensors`, in full
+        precision. steps, guidance: of sampling.
+
+        Raises MMDiffError where a part is missing or not whole.
+        """
+        mmdiff = load_checkpoint(folder / CHECKPOINT).float()
+        base = Base(str(folder), str(folder / "vision"), weights=True, dtype=torch.float32)
+        config = config_of(
+            {
+                "base": str(folder),
+                "vision": str(folder / "vision"),
+                "out": str(folder),
+                "data": {"kind": "none", "resolution": base.unet.config.sample_size * base.latent_pixel},
+                "model": {"head_dim": mmdiff.spec.head_dim, "fuse_prompt": mmdiff.spec.fuse_prompt},
+                "loss": {"layers": list(dict.fromkeys(base.cross_layers))},
+                "train": {"steps": 1, "precision": "fp32"},
+                "samples": {"steps": steps, "guidance": guidance},
+            }
+        )
+        return cls(base, config, mmdiff, f"{folder}, checkpoint {mmdiff.source}")
 
     def __call__(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
         """Prompts with markers, (S, 3, P, P) references in [0, 1] and a seed each, to (B, 3, H, W) in [0, 1]."""

@@ -16,6 +16,12 @@ from .model import Trainee
 @torch.no_grad()
 def sample(trainee: Trainee, batch: Batch, unconditional: Batch, steps: int, guidance: float) -> Tensor:
     """Draw a batch's scenes from its own noise: (B, 3, H, W) in [-1, 1]."""
+    return trainee.base.decode(sample_latents(trainee, batch, unconditional, steps, guidance))
+
+
+@torch.no_grad()
+def sample_latents(trainee: Trainee, batch: Batch, unconditional: Batch, steps: int, guidance: float) -> Tensor:
+    """The latents of those scenes, (B, C, h, w)."""
     scheduler = DDIMScheduler.from_config(trainee.base.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(steps, device=batch.image.device)
     shape = trainee.base.latent_shape(batch.image.shape[-1])
@@ -26,7 +32,7 @@ def sample(trainee: Trainee, batch: Batch, unconditional: Batch, steps: int, gui
         positive = trainee.predict(latents, times, conditions)
         negative = trainee.predict(latents, times, without)
         latents = scheduler.step(negative + guidance * (positive - negative), time, latents).prev_sample
-    return trainee.base.decode(latents)
+    return latents
 
 
 def write_sheet(path: Path, batch: Batch, drawn: Tensor) -> None:

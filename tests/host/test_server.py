@@ -45,7 +45,8 @@ def test_a_workflow_makes_a_picture(server, path):
     entry = server.queue(graph)
     assert entry["status"]["status_str"] == "success", entry["status"]
     picture = Image.open(io.BytesIO(server.image(entry)))
-    assert picture.format == "PNG" and picture.size == (512, 512)
+    sides = next(node["inputs"] for node in graph.values() if node["class_type"] == "EmptyLatentImage")
+    assert picture.format == "PNG" and picture.size == (sides["width"], sides["height"])
     low, high = picture.convert("L").getextrema()
     assert high - low > 20, "a picture, not one colour"
 
@@ -105,7 +106,7 @@ def test_bad_input_is_a_sentence_and_the_server_lives_on(server, kind, inputs, s
 def test_every_node_is_listed_with_tooltips(server):
     listed = json.loads(server.get("/object_info"))
     ours = {name: node for name, node in listed.items() if name.startswith("MMDiff")}
-    assert len(ours) == 9
+    assert len(ours) == 11
     for name, node in ours.items():
         assert node["description"] and node["search_aliases"] and node["category"] == "MM-Diff"
         for group in ("required", "optional"):

@@ -105,7 +105,8 @@ def test_a_help_page_names_every_input_and_no_other(server, kind):
     node = json.loads(server.get(f"/object_info/{kind}"))[kind]
     help_page = server.get(f"/extensions/mm-diff/docs/{kind}.md").decode()
     assert help_page.startswith(f"# {node['display_name']}\n")
-    rows = re.findall(r"^\| (`.+?) \|", help_page.split("| input |")[1].split("\n\n")[0], re.MULTILINE)
+    table = help_page.partition("| input |")[2].split("\n\n")[0]
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     inputs = [name for group in ("required", "optional") for name in node["input"].get(group, {})]
     grown = ["subject_0", "subject_1"] if "subjects" in inputs else []

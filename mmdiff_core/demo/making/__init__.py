@@ -1,4 +1,4 @@
-"""How the demo model was made: each stage a command, `python -m mmdiff_core.demo.making.STAGE`, that can be resumed.
+"""How the demo model was made: each stage a command, `python -m mmdiff_core.demo.making.STAGE`.
 
-latents -> base -> (train) -> decoder; docs/demo-model.md tells the whole way.
+prepare -> base -> (train) -> pack, and decoder at any time after prepare; docs/demo-model.md tells the whole way.
 """

@@ -29,7 +29,7 @@ from ...photo import normalise
 from ...training.batches import Batch, Collate, Indexed, Steps
 from ...training.config import Config, config_of
 from ...training.state import State, load_optimizer, load_weights, optimizer_state, read_state, write_state
-from .latents import CHANNELS, LatentScenes
+from .latents import CHANNELS, PATCH, Components, LatentScenes
 from .muon import Muon
 from .tokens import LENGTH
 
@@ -37,11 +37,16 @@ SIDE, PHOTO = 128, 64
 WIDTH, WORDS, HEADS = 128, 16, 4
 RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
 AVERAGE = 0.998
-SUBJECT = 2.0  # how much more a subject's pixels weigh than the rest
+SUBJECT = 4.0  # how much more a subject's pixels weigh than the rest
+READ_BACK = 0.5  # weight of that loss
 
 
 class VisualWords(nn.Module):
-    """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away."""
+    """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away.
+
+    The words have to say what the reference looks like: it is read back from them, which teaches the vision tower long
+    before the UNet listens.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +57,7 @@ class VisualWords(nn.Module):
         )
         self.norm = nn.LayerNorm(WIDTH)
         self.entity = nn.Linear(WIDTH, WIDTH)
+        self.read_back = nn.Linear(WORDS * WIDTH, CHANNELS * (PHOTO // PATCH) ** 2)
 
     def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 128) and (N, P, 128) to (N, 16, 128) words and (N, 128) entities."""
@@ -64,8 +70,10 @@ class VisualWords(nn.Module):
 class Making(nn.Module):
     """Everything that trains."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, components: Components) -> None:
+        """tokens: of the vocabulary. components: those of the latents."""
         super().__init__()
+        self.components = components
         end = tokens - 1
         self.text = CLIPTextModel(
             CLIPTextConfig(
@@ -108,24 +116,29 @@ class Making(nn.Module):
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.1)
 
-    def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor]:
-        """(B,) weighted and plain squared errors of the predicted velocity."""
-        size, subjects = batch.valid.shape
+    def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back."""
         noise = batch.randn(batch.latents.shape[1:], stream=1)
         time = (batch.time * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(batch.latents, noise, time)
-        text, mask = self.context(batch)
+        words, entities = self.look(batch)
+        text, mask = self.context(batch, words, entities)
         out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
         error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
         weight = 1 + SUBJECT * inside
-        return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3))
+        photos = self.components.encode(batch.references[batch.valid] * 2 - 1)
+        read = (self.words.read_back(words.flatten(1)) - photos.flatten(1)).square().mean()
+        return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read
 
-    def context(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(N, 16, 128) visual words and (N, 128) entities of the references that are seen."""
+        seen = self.vision(normalise(batch.references[batch.valid]), output_hidden_states=True)
+        return self.words(seen.image_embeds, seen.hidden_states[-2])
+
+    def context(self, batch: Batch, words: Tensor, entities: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, 128) of text and visual words, and (B, L) bool, which of them are there."""
         size, subjects = batch.valid.shape
-        seen = self.vision(normalise(batch.references[batch.valid]), output_hidden_states=True)
-        words, entities = self.words(seen.image_embeds, seen.hidden_states[-2])
         all_words = words.new_zeros(size, subjects, WORDS, WIDTH).masked_scatter(batch.valid[..., None, None], words)
         all_entities = words.new_zeros(size, subjects, WIDTH).masked_scatter(batch.valid[..., None], entities)
         place = nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
@@ -193,7 +206,7 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
     config = configuration(work, steps, batch)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=LENGTH)
     scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, config.seed)
-    making = Making(len(tokenizer))
+    making = Making(len(tokenizer), scenes.components)
     optimizer = Muon(making.named_parameters(), RATE)
     average = {name: value.detach().clone() for name, value in making.named_parameters()}
     start, path = 0, Path(config.out) / "state.safetensors"
@@ -211,9 +224,9 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
     for step, one in enumerate(loader, start):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
-        weighted, plain = model(one, noise)
+        weighted, plain, read = model(one, noise)
         optimizer.zero_grad()
-        accelerator.backward(weighted.mean())
+        accelerator.backward(weighted.mean() + READ_BACK * read)
         torch.nn.utils.clip_grad_norm_(making.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -221,7 +234,7 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
                 average[name].lerp_(value, 1 - min(AVERAGE, (1 + step) / (10 + step)))
         if not log:
             continue
-        log.write(step, plain.detach(), one.valid.any(1))
+        log.write(step, plain.detach(), one.valid.any(1), read.item())
         if (step + 1) % every == 0 or step + 1 == steps:
             weights = {name: value.detach() for name, value in making.named_parameters()}
             write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)
@@ -229,16 +242,18 @@ def main(work: Path, steps: int, batch: int, every: int) -> None:
 
 
 class Log:
-    """Lines of JSON: the mean error of a step's samples, of those with text alone, and of those with visual words."""
+    """Lines of JSON: the mean error of a step's samples, of those with text alone, of those with visual words, and of
+    references read back."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file, self.began = (folder / "losses.jsonl").open("a"), time.time()
 
-    def write(self, step: int, errors: Tensor, worded: Tensor) -> None:
+    def write(self, step: int, errors: Tensor, worded: Tensor, read: float) -> None:
         means = {"loss": errors, "text": errors[~worded], "words": errors[worded]}
         values = {name: one.mean().item() for name, one in means.items() if len(one)}
-        self.file.write(json.dumps({"step": step, **values, "seconds": round(time.time() - self.began)}) + "\n")
+        values |= {"read back": read, "seconds": round(time.time() - self.began)}
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
 
 

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ...files import read_safetensors, write_safetensors
-from ...world.atlas import Atlas
 from ...world.scenes import WorldScenes
 
 PATCH, CHANNELS = 8, 16
-SCENES = 2000
-"""Scenes of the training split that components are taken from."""
 
 
 class Components(NamedTuple):
@@ -78,17 +75,6 @@ class LatentScenes(WorldScenes):
     def __getitem__(self, index: int) -> dict:
         item = super().__getitem__(index)
         return item | {"latents": self.components.encode(item["image"][None])[0]}
-
-
-def main(atlas: Path, out: Path) -> None:
-    scenes = WorldScenes(Atlas.load(atlas), resolution=128, photo_size=16, seed=2, looks=0.15)
-    images = torch.stack([scenes[index]["image"] for index in range(SCENES)])
-    found = components(images[: -SCENES // 10])
-    found.save(out)
-    held = images[-SCENES // 10 :]
-    error = (found.decode(found.encode(held)).clamp(-1, 1) - held).square().mean((1, 2, 3))
-    print(f"{CHANNELS} components; pictures they were not taken from come back at {psnr(error):.1f} dB")
-    print("deviation of each channel:", found.encode(held).std((0, 2, 3)).tolist())
 
 
 def psnr(error: Tensor) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM, BETAS, EPS = 0.95, (0.9, 0.98), 1e-8
+OUTER = ("embed", "conv_in", "conv_out", "queries", "read_back")
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, by the authors of Muon
 
 
@@ -22,7 +23,9 @@ class Muon(torch.optim.Optimizer):
         """parameters: with their names. Embeddings, vectors, and what reads or writes latents are AdamW's."""
         matrices, others = [], []
         for name, parameter in parameters:
-            inner = parameter.ndim >= 2 and not any(end in name for end in ("embed", "conv_in", "conv_out", "queries"))
+            inner = parameter.ndim >= 2 and not any(
+                end in name for end in ("embed", "conv_in", "conv_out", "queries", "read_back")
+            )
             (matrices if inner else others).append(parameter)
         groups = [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
         super().__init__(groups, {"lr": lr})

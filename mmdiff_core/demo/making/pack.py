@@ -1,4 +1,4 @@
-"""Put a trained base and checkpoint into the pack, in half precision: `python -m mmdiff_core.demo.making.pack WORK RUN`."""
+"""Put a trained base and checkpoint into the pack, in halves: `python -m mmdiff_core.demo.making.pack WORK RUN`."""
 
 from __future__ import annotations
 
