@@ -50,9 +50,8 @@ def _demo(arguments: argparse.Namespace) -> None:
         from .demo import command
     except ModuleNotFoundError as error:
         raise MMDiffError(f"The demo needs {error.name}, which is not installed: {INSTALL}") from error
-    if arguments.prompt is not None and not arguments.image:
-        raise MMDiffError("A prompt needs a picture for each of its <|subj|>; give them with --image FILE.")
-    drawings = command.own(arguments.image, arguments.prompt) if arguments.image else command.bundled()
+    asked = arguments.image or arguments.prompt is not None
+    drawings = command.own(arguments.image, arguments.prompt) if asked else command.bundled()
     print(command.draw(drawings, arguments.out, arguments.seed))
 
 

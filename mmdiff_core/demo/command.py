@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from ..errors import MMDiffError
 from ..evaluation.run import Run
@@ -43,7 +44,7 @@ def bundled() -> list[Drawing]:
 
 
 def own(photos: Sequence[Path], prompt: str | None) -> list[Drawing]:
-    """The user's own subject, or two of them."""
+    """The user's own subjects; a prompt without pictures is drawn from its words alone."""
     if prompt is not None:
         return [Drawing(prompt, tuple(photos))]
     if len(photos) > 2:
@@ -58,11 +59,14 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
 
     Raises MMDiffError for files that are no pictures, and prompts that do not fit them.
     """
+    transformers_logging.disable_progress_bar()
     run = Run.of_model(FOLDER)
+    side = run.trainee.base.photo_size
     pictures = []
     for drawing in drawings:
-        photos = torch.cat([prepare_photos(read_photo(photo), run.trainee.base.photo_size) for photo in drawing.photos])
-        pictures += [run([drawing.prompt], [photos], [seed])[0]]
+        photos = [prepare_photos(read_photo(photo), side) for photo in drawing.photos]
+        references = torch.cat([torch.zeros(0, 3, side, side), *photos])
+        pictures += [run([drawing.prompt], [references], [seed])[0]]
     out.mkdir(parents=True, exist_ok=True)
     images = [Image.fromarray((picture * 255).round().byte().movedim(0, -1).numpy()) for picture in pictures]
     for number, image in enumerate(images, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from ..training.base import Base
 from ..training.batches import Batch, Collate
 from ..training.config import Config, Drop, Loss, config_of
 from ..training.model import Trainee
-from ..training.samples import sample
+from ..training.samples import sample, sample_latents
 from ..training.state import load_weights, read_run
 from .arms import CHECKPOINT, STATE
 
@@ -76,16 +77,30 @@ class Run:
 
     def __call__(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
         """Prompts with markers, (S, 3, P, P) references in [0, 1] and a seed each, to (B, 3, H, W) in [0, 1]."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
+            drawn = self._sampled(sample, self._batch(prompts, references, seeds))
+        return (drawn.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    def latents(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Tensor:
+        """The same as latents, (B, C, h, w)."""
+        return self._sampled(sample_latents, self._batch(prompts, references, seeds)).cpu()
+
+    def noise(self, seeds: list[int]) -> Tensor:
+        """The (B, C, h, w) noise that pictures of these seeds begin with."""
+        batch = self._batch([""] * len(seeds), [torch.zeros(0, 3, 1, 1)] * len(seeds), seeds)
+        return batch.randn(self.trainee.base.latent_shape(self.config.data.resolution), stream=1).cpu()
+
+    def _sampled(self, how: Callable[..., Tensor], batch: Batch) -> Tensor:
+        samples = self.config.samples
+        return how(self.trainee, batch, self.collate.unconditional(batch), samples.steps, samples.guidance)
+
+    def _batch(self, prompts: list[str], references: list[Tensor], seeds: list[int]) -> Batch:
         side = self.config.data.resolution
         items = []
         for prompt, photos, seed in zip(prompts, references, seeds, strict=True):
             blank = {"image": torch.zeros(3, side, side), "masks": torch.ones(len(photos), side, side)}
             items.append(blank | self._words(prompt, photos) | {"index": seed, "record": str(seed)})
-        batch = self.collate(items).to(self.device)
-        samples = self.config.samples
-        with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
-            drawn = sample(self.trainee, batch, self.collate.unconditional(batch), samples.steps, samples.guidance)
-        return (drawn.float() / 2 + 0.5).clamp(0, 1).cpu()
+        return self.collate(items).to(self.device)
 
     @torch.no_grad()
     def maps(self, image: Tensor, masks: Tensor, prompt: str, references: Tensor, seed: int) -> dict[str, Tensor]:

@@ -1,0 +1,107 @@
+"""The demo model as the host's own objects: what the core draws, to 1e-3, and who is in the host's pictures."""
+
+import comfy.clip_vision
+import comfy.model_patcher
+import comfy.samplers
+import comfy.sd
+import pytest
+import torch
+from graph import applied, bound, error, module
+
+from tests.likeness import NAMES, alone, from_left
+
+PAIR = "a toy<|subj|> to the left of a toy<|subj|> in a meadow"
+BOUND = 1e-3
+SCENES = ("on the beach", "in space")
+
+
+@pytest.fixture(scope="module")
+def demo(pack):
+    """model, clip, vae, clip_vision, mmdiff."""
+    return pack["MMDiffLoadDemo"].execute().args
+
+
+def subjects(pack, demo, *names, masked=False):
+    """Bundled subjects, encoded by the nodes."""
+    encoded = []
+    for name in names:
+        image, mask = pack["MMDiffDemoSubject"].execute(subject=name).args
+        node = pack["MMDiffEncodeSubject"]
+        given = {"mmdiff": demo[4], "clip_vision": demo[3], "image": image, "name": name, "weight": 1.0}
+        encoded.append(node.execute(**given, **({"mask": mask} if masked else {})).args[0])
+    return encoded
+
+
+def latents(pack, demo, prompt, encoded, noise):
+    """The last latents of 20 Euler steps, weight 1, CFG 2.5."""
+    positive, negative, binding = bound(pack, prompt, encoded, negative="", mmdiff=demo[4], clip=demo[1])
+    guider = comfy.samplers.CFGGuider(applied(pack, binding, model=demo[0], weight=1.0))
+    guider.set_conds(positive, negative)
+    guider.set_cfg(2.5)
+    sigmas = comfy.samplers.calculate_sigmas(demo[0].get_model_object("model_sampling"), "simple", 20)
+    sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
+    return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+
+
+def draw(pack, demo, prompt, names, seed=0):
+    """A picture (3, H, W)."""
+    noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return demo[2].decode(latents(pack, demo, prompt, subjects(pack, demo, *names), noise))[0].movedim(-1, 0)
+
+
+def test_the_node_gives_the_hosts_own_objects(demo):
+    model, clip, vae, clip_vision, _ = demo
+    assert isinstance(model, comfy.model_patcher.ModelPatcher) and isinstance(clip, comfy.sd.CLIP)
+    assert isinstance(vae, comfy.sd.VAE) and isinstance(clip_vision, comfy.clip_vision.ClipVisionModel)
+
+
+@pytest.mark.parametrize(("prompt", "names"), [("a toy<|subj|> on the beach", ("owl",)), (PAIR, ("popcorn", "kiwi"))])
+def test_the_host_samples_what_the_core_samples(pack, demo, prompt, names):
+    pytest.importorskip("diffusers")
+    core = module(pack, "mmdiff_core.demo")
+    from mmdiff_core.demo.command import read_photo
+    from mmdiff_core.evaluation.run import Run
+    from mmdiff_core.photo import prepare_photos
+
+    run = Run.of_model(core.FOLDER)
+    photos = torch.cat([prepare_photos(read_photo(core.SUBJECTS / f"{name}.png"), 64) for name in names])
+    wanted = run.latents([prompt], [photos], [4])
+    found = latents(pack, demo, prompt, subjects(pack, demo, *names), run.noise([4]))
+    print(f"{names}: {error(found, wanted):.1e}")
+    assert error(found, wanted) <= BOUND
+
+
+def test_what_is_encoded_comes_back(pack, demo):
+    """The host's VAE, there and back."""
+    image, _ = pack["MMDiffDemoSubject"].execute(subject="kiwi").args
+    image = torch.nn.functional.interpolate(image.movedim(-1, 1), (128, 128), mode="area").movedim(1, -1)
+    encoded = demo[2].encode(image)
+    assert encoded.shape == (1, 16, 16, 16)
+    assert (demo[2].decode(encoded) - image).square().mean().sqrt() < 0.08
+
+
+def test_an_unseen_subject_is_who_is_drawn(pack, demo):
+    """Likest to the right one of 24 in far more pictures than the words alone would make it."""
+    found = {name: [alone(draw(pack, demo, f"a toy<|subj|> {scene}", [name])) for scene in SCENES] for name in NAMES}
+    right = sum(name == one for name, shown in found.items() for one in shown) / (len(NAMES) * len(SCENES))
+    floor = 1 / len(NAMES)
+    print(f"right in {right:.2f} of the pictures: {found}")
+    assert right >= floor + 0.4
+
+
+def test_wires_that_are_swapped_swap_the_subjects(pack, demo):
+    one, other = ("penguin", "fire engine"), ("fire engine", "penguin")
+    assert from_left(draw(pack, demo, PAIR, one)) == list(one)
+    assert from_left(draw(pack, demo, PAIR, other)) == list(other)
+
+
+def test_the_hosts_empty_latent_is_enough(pack, demo):
+    """Four channels, as the host's node makes them, become the model's sixteen."""
+    import nodes
+
+    (empty,) = nodes.EmptyLatentImage().generate(128, 128)
+    (encoded,) = subjects(pack, demo, "ladybug", masked=True)
+    positive, negative, binding = bound(pack, PAIR.split(" to")[0], [encoded], "", mmdiff=demo[4], clip=demo[1])
+    model = applied(pack, binding, model=demo[0], weight=1.0)
+    (out,) = nodes.common_ksampler(model, 1, 2, 2.5, "euler", "simple", positive, negative, empty)
+    assert demo[2].decode(out["samples"]).shape == (1, 128, 128, 3)
