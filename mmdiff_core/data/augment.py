@@ -19,17 +19,20 @@ def vary(
     size: int,
     random: np.random.Generator,
     scene: Callable[[int, np.random.Generator], Image.Image] | None = None,
+    flips: float = 0.5,
+    turn: float = TURN,
 ) -> Image.Image:
     """One more photo of a subject: flipped, turned, zoomed, with other light, on another background.
 
     subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
-    background of a given side; without it there are only black, plain and noisy ones. Returns RGB, size x size.
+    background of a given side; without it there are only black, plain and noisy ones. flips: share that is mirrored.
+    turn: degrees to either side at most. Returns RGB, size x size.
     """
-    if random.random() < 0.5:
+    if random.random() < flips:
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if max(subject.size) > 2 * size:  # turning the pixels of a large photo would only cost time
         subject = fitted(subject, 2 * size)
-    subject = subject.rotate(random.uniform(-TURN, TURN), Image.Resampling.BILINEAR, expand=True)
+    subject = subject.rotate(random.uniform(-turn, turn), Image.Resampling.BILINEAR, expand=True)
     subject = fitted(subject, round(size * random.uniform(*FILL)))
     gain, contrast, saturation = random.uniform(1 - JITTER, 1 + JITTER, 3)
     subject = recoloured(subject, 0.0, saturation, gain * contrast, 128 * gain * (1 - contrast))

@@ -56,6 +56,8 @@ def fresh_mmdiff(widths: Widths, spec: Spec, rank: int = 64, tokens_per_referenc
     context = widths.context
     linear("heads.subject.proj.0", widths.identity, 2 * widths.identity)
     linear("heads.subject.proj.2", 2 * widths.identity, tokens_per_reference * context)
+    # Tokens begin different from each other whatever the photo is, so that each can look at a place of its own.
+    tensors["heads.subject.proj.2.bias"] = torch.randn(tokens_per_reference * context)
     norm("heads.subject.layer_norm", context)
     linear("heads.subject.refiner.proj_in", widths.patch, context)
     for number in range(depth):

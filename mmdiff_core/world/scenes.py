@@ -97,12 +97,14 @@ class WorldScenes(Dataset):
         looks: float = 0.25,
         recolour: float = 0.5,
         categories: float = 0.25,
+        same_way: bool = False,
     ):
         """resolution, photo_size: sides of pictures and references, pixels.
 
         pairs: share of scenes with two subjects. looks: share that is not plain. recolour: share of subjects in other
         colours than they were drawn in. categories: share of subjects whose caption says the kind ("an animal") or
-        "a toy" in place of the name.
+        "a toy" in place of the name. same_way: references face as the subject does in the scene and lean little, for
+        models so small that they have to learn to copy before they learn to turn.
         """
         self.atlas = atlas if isinstance(atlas, Atlas) else Atlas.load(atlas)
         self.identities = self.atlas.identities(split)
@@ -119,6 +121,7 @@ class WorldScenes(Dataset):
         self.looks = looks
         self.recolour = recolour
         self.categories = categories
+        self.same_way = same_way
         self._order = Order(len(self.identities), seed)
 
     def __len__(self) -> int:
@@ -187,7 +190,10 @@ class WorldScenes(Dataset):
         """Another photo of a subject, (P, P, 3) of 8 bits: another rendition of it where there is one."""
         others = [sprite for sprite in placed.identity.renditions if sprite != placed.sprite] or [placed.sprite]
         picture = self.individual(others[random.integers(len(others))], placed.hue)
-        return np.asarray(vary(picture, self.photo_size, random, _any_background))
+        if self.same_way and placed.flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        changes = {"flips": 0.0, "turn": TILT} if self.same_way else {}
+        return np.asarray(vary(picture, self.photo_size, random, _any_background, **changes))
 
     def individual(self, sprite: int, hue: float) -> Image.Image:
         """The RGBA picture of a sprite in its colours."""

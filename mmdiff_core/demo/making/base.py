@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -35,6 +36,7 @@ from .tokens import LENGTH
 
 SIDE, PHOTO = 128, 64
 WIDTH, WORDS, HEADS = 128, 16, 4
+SQUARE, PATCHES = PHOTO // PATCH, (PHOTO // PATCH) ** 2 // WORDS  # patches of a photo's side, and of a cell
 RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
 AVERAGE = 0.998
 SUBJECT = 4.0  # how much more a subject's pixels weigh than the rest
@@ -44,27 +46,29 @@ READ_BACK = 0.5  # weight of that loss
 class VisualWords(nn.Module):
     """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away.
 
-    The words have to say what the reference looks like: it is read back from them, which teaches the vision tower long
+    There is a word for each of 4 x 4 cells, so that nothing has to be learned before a word says where it comes from.
+    The words have to say what their cell looks like: it is read back from them, which teaches the vision tower long
     before the UNet listens.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.cell = nn.Sequential(nn.Linear(PATCHES * WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.whole = nn.Linear(WIDTH, WIDTH)
         self.queries = nn.Parameter(torch.randn(WORDS, WIDTH) * 0.5)
-        self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(WIDTH, HEADS, 2 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True)
-            for _ in range(2)
-        )
         self.norm = nn.LayerNorm(WIDTH)
         self.entity = nn.Linear(WIDTH, WIDTH)
-        self.read_back = nn.Linear(WORDS * WIDTH, CHANNELS * (PHOTO // PATCH) ** 2)
+        self.read_back = nn.Linear(WIDTH, PATCHES * CHANNELS)
 
     def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 128) and (N, P, 128) to (N, 16, 128) words and (N, 128) entities."""
-        words = self.queries + nn.functional.layer_norm(cls, cls.shape[-1:])[:, None]
-        for layer in self.layers:
-            words = layer(words, patches)
-        return self.norm(words), self.entity(cls)
+        """(N, 128) and (N, 1 + 8 x 8, 128) to (N, 16, 128) words and (N, 128) entities."""
+        cells = self.cell(in_cells(patches[:, 1:].transpose(1, 2).unflatten(2, (SQUARE, SQUARE))))
+        return self.norm(cells + self.whole(cls)[:, None] + self.queries), self.entity(cls)
+
+
+def in_cells(maps: Tensor) -> Tensor:
+    """(N, C, 8, 8) of patches to (N, 16, 4 C) of cells."""
+    return rearrange(maps, "n c (y dy) (x dx) -> n (y x) (dy dx c)", dy=2, dx=2)
 
 
 class Making(nn.Module):
@@ -128,7 +132,7 @@ class Making(nn.Module):
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
         weight = 1 + SUBJECT * inside
         photos = self.components.encode(batch.references[batch.valid] * 2 - 1)
-        read = (self.words.read_back(words.flatten(1)) - photos.flatten(1)).square().mean()
+        read = (self.words.read_back(words) - in_cells(photos)).square().mean()
         return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-
 from ...checkpoint import load_checkpoint, save_checkpoint
 from ...files import read_safetensors, write_safetensors
 from ...model.mmdiff import MMDiff
+from ...training.state import read_run
+from ...world.atlas import Atlas
 from .. import CHECKPOINT, FOLDER
 
 FILES = {
@@ -24,8 +24,9 @@ FILES = {
 }
 
 
-def pack(work: Path, checkpoint: Path, about: dict[str, str]) -> int:
-    """Copy the parts of `work/base` and a checkpoint; about: metadata of every file. Returns bytes written."""
+def pack(work: Path, run: Path) -> int:
+    """Copy the parts of `work/base` and a run's newest checkpoint. Returns the folder's bytes."""
+    about = {"format": "pt", "mmdiff_demo": json.dumps(_about(work, run))}
     for part, names in FILES.items():
         (FOLDER / part).mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -33,16 +34,25 @@ def pack(work: Path, checkpoint: Path, about: dict[str, str]) -> int:
             if name.endswith(".safetensors"):
                 tensors, _ = read_safetensors(source)
                 write_safetensors(target, {key: value.half() for key, value in tensors.items()}, about)
-            elif name == "config.json":
-                content = json.loads(source.read_text())
-                content.pop("block_out_channels", None) if part == "vae" else None
-                target.write_text(json.dumps(content, indent=1) + "\n")
+            elif part == "vae":  # what diffusers writes there of its own makes it warn when it reads it
+                config = json.loads(source.read_text())
+                target.write_text(json.dumps({k: v for k, v in config.items() if k != "block_out_channels"}, indent=2))
             else:
                 shutil.copyfile(source, target)
-    mmdiff = load_checkpoint(checkpoint, dtype=None)
-    tensors = {key: value.to(torch.float16) for key, value in mmdiff.tensors().items()}
+    mmdiff = load_checkpoint(max(run.glob("step-*.safetensors")), dtype=None)
+    tensors = {key: value.half() for key, value in mmdiff.tensors().items()}
     save_checkpoint(MMDiff(tensors, mmdiff.spec, source="", dtype=None), CHECKPOINT)
     return sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+
+
+def _about(work: Path, run: Path) -> dict[str, object]:
+    """How the weights came about."""
+    steps = {
+        "base": json.loads(read_safetensors(work / "base-run" / "state.safetensors")[1]["mmdiff_training"])["step"],
+        "decoder": int(read_safetensors(work / "decoder-run.safetensors")[1]["step"]),
+        "adapter": read_run(run / "state.safetensors")[0],
+    }
+    return {"atlas": Atlas.load(work / "atlas.npz").digest(), "steps": steps, "seed": 0, "licence": "MIT"}
 
 
 if __name__ == "__main__":
@@ -50,5 +60,4 @@ if __name__ == "__main__":
     parser.add_argument("work", type=Path, help="folder with `base`")
     parser.add_argument("run", type=Path, help="folder that `train` wrote")
     arguments = parser.parse_args()
-    newest = max(arguments.run.glob("step-*.safetensors"))
-    print(f"{pack(arguments.work, newest, {'format': 'pt'}) / 1e6:.1f} MB in {FOLDER}")
+    print(f"{pack(arguments.work, arguments.run) / 1e6:.1f} MB in {FOLDER}")
