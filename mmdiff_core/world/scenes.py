@@ -25,6 +25,7 @@ TILT = 8.0  # degrees
 SIZES = {"small": (0.34, 0.44), "": (0.42, 0.66), "big": (0.62, 0.76)}
 PAIR_SIZES = (0.35, 0.46)
 MARGIN, GAP = 0.02, 0.03
+QUARTERS = [0.26, 0.74]  # middles of a settled pair
 REST = (0.78, 0.95)  # where what stands on the ground touches it
 
 
@@ -97,14 +98,14 @@ class WorldScenes(Dataset):
         looks: float = 0.25,
         recolour: float = 0.5,
         categories: float = 0.25,
-        same_way: bool = False,
+        settled: bool = False,
     ):
         """resolution, photo_size: sides of pictures and references, pixels.
 
         pairs: share of scenes with two subjects. looks: share that is not plain. recolour: share of subjects in other
         colours than they were drawn in. categories: share of subjects whose caption says the kind ("an animal") or
-        "a toy" in place of the name. same_way: references face as the subject does in the scene and lean little, for
-        models so small that they have to learn to copy before they learn to turn.
+        "a toy" in place of the name. settled: chance decides nothing that the caption does not say: one
+        place and size for each, upright, and references face as the subject does; for models too small to learn more.
         """
         self.atlas = atlas if isinstance(atlas, Atlas) else Atlas.load(atlas)
         self.identities = self.atlas.identities(split)
@@ -121,7 +122,7 @@ class WorldScenes(Dataset):
         self.looks = looks
         self.recolour = recolour
         self.categories = categories
-        self.same_way = same_way
+        self.settled = settled
         self._order = Order(len(self.identities), seed)
 
     def __len__(self) -> int:
@@ -190,9 +191,9 @@ class WorldScenes(Dataset):
         """Another photo of a subject, (P, P, 3) of 8 bits: another rendition of it where there is one."""
         others = [sprite for sprite in placed.identity.renditions if sprite != placed.sprite] or [placed.sprite]
         picture = self.individual(others[random.integers(len(others))], placed.hue)
-        if self.same_way and placed.flip:
+        if self.settled and placed.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        changes = {"flips": 0.0, "turn": TILT} if self.same_way else {}
+        changes = {"flips": 0.0, "turn": TILT} if self.settled else {}
         return np.asarray(vary(picture, self.photo_size, random, _any_background, **changes))
 
     def individual(self, sprite: int, hue: float) -> Image.Image:
@@ -202,16 +203,16 @@ class WorldScenes(Dataset):
 
     def _single(self, identity: Identity, ground: bool, random: np.random.Generator) -> Placed:
         size = ("", "", "small", "big")[random.integers(4)]
-        width, height, drawn = self._drawn(identity, random.uniform(*SIZES[size]), random)
-        x = random.uniform(MARGIN + width / 2, 1 - MARGIN - width / 2)
-        return Placed(**drawn, size_word=size, x=x, y=_resting(height, ground, random), grounded=ground)
+        width, height, drawn = self._drawn(identity, self._between(SIZES[size], random), random)
+        x = self._between((MARGIN + width / 2, 1 - MARGIN - width / 2), random)
+        return Placed(**drawn, size_word=size, x=x, y=self._resting(height, ground, random), grounded=ground)
 
     def _pair(
         self, first: Identity, second: Identity, ground: bool, random: np.random.Generator
     ) -> tuple[str, tuple[Placed, Placed]]:
         """Two subjects that do not touch, so that every pixel has one owner at most."""
         relation = RELATIONS[random.choice(4, p=(0.35, 0.35, 0.15, 0.15))]
-        drawn = [self._drawn(identity, random.uniform(*PAIR_SIZES), random) for identity in (first, second)]
+        drawn = [self._drawn(identity, self._between(PAIR_SIZES, random), random) for identity in (first, second)]
         leading = [0, 1] if relation in ("to the left of", "above") else [1, 0]
         beside = relation in RELATIONS[:2]
         # Along the axis of the relation: the leading one, a gap, the other one; what space is left is shared out.
@@ -219,17 +220,32 @@ class WorldScenes(Dataset):
         spare = 1 - 2 * MARGIN - GAP - sum(lengths)
         start, gap = (np.sort(random.uniform(0, 1, 2)) * spare).tolist()
         middles = [MARGIN + start + lengths[0] / 2, MARGIN + gap + GAP + lengths[0] + lengths[1] / 2]
+        if self.settled:
+            middles = QUARTERS
         placed: list[Placed | None] = [None, None]
         for which, middle in zip(leading, middles, strict=True):
             width, height, rest = drawn[which]
             if beside:
-                x, y, grounded = middle, _resting(height, ground, random), ground
+                x, y, grounded = middle, self._resting(height, ground, random), ground
             else:
                 spread = 0.12 * (1 - width)
-                x, y = 0.5 + random.uniform(-spread, spread), middle
+                x, y = 0.5 + self._between((-spread, spread), random), middle
                 grounded = ground and which == leading[1]
             placed[which] = Placed(**rest, size_word="", x=x, y=y, grounded=grounded)
-        return relation if random.random() < 0.6 else "and", tuple(placed)
+        # Settled, "and" is said of one order only.
+        unsaid = random.random() >= 0.6 and (not self.settled or relation == RELATIONS[0])
+        return "and" if unsaid else relation, tuple(placed)
+
+    def _resting(self, height: float, ground: bool, random: np.random.Generator) -> float:
+        """Where the middle is of something that stands on the ground or, where there is none, floats."""
+        if not ground:
+            return self._between((MARGIN + height / 2, 1 - MARGIN - height / 2), random)
+        return max(self._between(REST, random) - height / 2, MARGIN + height / 2)
+
+    def _between(self, ends: tuple[float, float], random: np.random.Generator) -> float:
+        """A number that chance decides; settled, the middle."""
+        value = random.uniform(*ends)
+        return sum(ends) / 2 if self.settled else value
 
     def _drawn(self, identity: Identity, length: float, random: np.random.Generator) -> tuple[float, float, dict]:
         """Width and height of a tilted subject, and how it is drawn."""
@@ -239,7 +255,7 @@ class WorldScenes(Dataset):
             word = identity.category if random.random() < 0.6 else "toy"
         # Said or not, a colour in the name binds: a "red apple" has to stay one.
         turn = random.random() < self.recolour and not names_a_colour(identity.name)
-        tilt = random.uniform(-TILT, TILT)
+        tilt = self._between((-TILT, TILT), random)
         size = self.atlas.sprites[sprite]
         cosine, sine = math.cos(math.radians(tilt)), abs(math.sin(math.radians(tilt)))
         width, height = size.width * cosine + size.height * sine, size.width * sine + size.height * cosine
@@ -256,13 +272,6 @@ class WorldScenes(Dataset):
             "height": height,
         }
         return width, height, drawn
-
-
-def _resting(height: float, ground: bool, random: np.random.Generator) -> float:
-    """Where the middle is of something that stands on the ground or, where there is none, floats."""
-    if not ground:
-        return random.uniform(MARGIN + height / 2, 1 - MARGIN - height / 2)
-    return max(random.uniform(*REST) - height / 2, MARGIN + height / 2)
 
 
 def _cast_shadow(picture: np.ndarray, placed: Placed) -> None:

@@ -69,7 +69,7 @@ class LatentScenes(WorldScenes):
         looks: float = 0.15,
     ) -> None:
         """components: their file. The others are WorldScenes'."""
-        super().__init__(atlas, resolution, photo_size, seed, looks=looks, same_way=True)
+        super().__init__(atlas, resolution, photo_size, seed, looks=looks, settled=True)
         self.components = Components.load(components)
 
     def __getitem__(self, index: int) -> dict:
