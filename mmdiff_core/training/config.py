@@ -37,7 +37,8 @@ class Model:
     the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner; a depth
     of 0 leaves the patches out. null_token: a
     background key in the image constraint's maps, so that scenes with one subject constrain it too. fuse_prompt: fuse
-    subjects into their entity words; off to measure what that does.
+    subjects into their entity words; off to measure what that does. start: a checkpoint to go on from, whose shapes
+    count then, instead of what is said here.
     """
 
     rank: int = 64
@@ -48,6 +49,7 @@ class Model:
     head_dim: int = 256
     null_token: bool = False
     fuse_prompt: bool = True
+    start: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from ..checkpoint import load_checkpoint
 from ..constraint import choose_layers, coarse_blocks
 from ..errors import MMDiffError
 from ..model.fresh import Widths, fresh_mmdiff
@@ -41,16 +42,19 @@ class Trainee(nn.Module):
     """
 
     def __init__(self, base: Base, config: Config, mmdiff: MMDiff | None = None) -> None:
-        """mmdiff: a checkpoint to use; without one a fresh MMDiff, drawn from torch's random state. Raises MMDiffError
-        where the configuration asks for layers that the base does not have."""
+        """mmdiff: a checkpoint to use; without one that which the configuration starts from, or a fresh one, drawn from
+        torch's random state. Raises MMDiffError where the configuration asks for layers that the base lacks, and
+        where the checkpoint it starts from can't be read."""
         super().__init__()
         self.base = base
         self.config = config
-        self.mmdiff = mmdiff or _fresh(base, config)
+        if mmdiff is None:
+            mmdiff = load_checkpoint(config.model.start).float() if config.model.start else _fresh(base, config)
+        self.mmdiff = mmdiff
         self.mmdiff.requires_grad_(True)
-        if not config.model.depth:  # without layers nothing looks at the patches
+        if not self.mmdiff.heads.subject.refiner.layers:  # without them nothing looks at the patches
             self.mmdiff.heads.subject.refiner.proj_in.requires_grad_(False)
-        self.tower = _tuned(base.vision, config.model.vision_layers)
+        self.tower = _tuned(base.vision, config.model.vision_layers, self.mmdiff.vision)
         context = self.mmdiff.heads.context_width
         self.null = nn.Parameter(torch.randn(1, 1, context)) if config.model.null_token else None
         layers = constrained_layers(base, config)
@@ -130,7 +134,8 @@ class Trainee(nn.Module):
         """An MMDiff of trained weights, by this module's own parameter names."""
         frozen = {key: value for key, value in self.mmdiff.named_parameters() if not value.requires_grad}
         tensors = {key.removeprefix("mmdiff."): value for key, value in weights.items() if key.startswith("mmdiff.")}
-        tuned = {f"vision.{key[6:]}": value for key, value in weights.items() if key.startswith("tower.")}
+        tuned = {f"vision.{key}": value for key, value in self.mmdiff.vision.items()}
+        tuned |= {f"vision.{key[6:]}": value for key, value in weights.items() if key.startswith("tower.")}
         return MMDiff({**frozen, **tensors, **tuned}, self.mmdiff.spec, source="")
 
 
@@ -176,14 +181,18 @@ def _fresh(base: Base, config: Config) -> MMDiff:
     return MMDiff({**fresh.tensors(), **text}, spec, source="")
 
 
-def _tuned(vision: CLIPVisionModelWithProjection, layers: int) -> CLIPVisionModelWithProjection | None:
-    """A copy of the tower in full precision, of which the last layers and what follows them train."""
-    if not layers:
+def _tuned(
+    vision: CLIPVisionModelWithProjection, layers: int, start: Mapping[str, Tensor]
+) -> CLIPVisionModelWithProjection | None:
+    """A copy of the tower in full precision, of which the last layers and what follows them train. start: weights that
+    were tuned before."""
+    if not layers and not start:
         return None
     depth = vision.config.num_hidden_layers
     if layers > depth:
         raise MMDiffError(f"model.vision_layers is {layers}; the vision tower has {depth}.")
     tower = copy.deepcopy(vision).float()
+    tower.load_state_dict({**tower.state_dict(), **start})
     body = tower.vision_model
     for part in (*body.encoder.layers[depth - layers :], body.post_layernorm, tower.visual_projection):
         part.requires_grad_(True)

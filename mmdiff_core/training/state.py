@@ -81,7 +81,7 @@ def write_state(path: Path, state: State, config: Config) -> None:
 def read_state(path: Path, config: Config) -> State:
     """Read a state. Raises MMDiffError where the file is not whole or the configuration is another run's."""
     tensors, entry = _read(path)
-    _check_same(path, entry["config"], config)
+    _check_same(path, dataclasses.asdict(config_of(entry["config"])), config)
     optimizer: dict[str, Any] = {name: dict(values) for name, values in entry["plain"].items()}
     for key, value in _under(tensors, "optimizer").items():
         name, _, kind = key.rpartition(".")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from ...files import write_safetensors
 from ...photo import normalise
 from ...training.batches import Batch, Collate, Indexed, Steps
 from ...training.config import Config, config_of
@@ -38,7 +39,8 @@ SIDE, PHOTO = 128, 64
 WIDTH, WORDS, HEADS = 128, 16, 4
 SQUARE, PATCHES = PHOTO // PATCH, (PHOTO // PATCH) ** 2 // WORDS  # patches of a photo's side, and of a cell
 RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
-AVERAGE = 0.998
+AVERAGE = 0.995
+WORDS_FILE = "visual-words.safetensors"
 SUBJECT = 4.0  # how much more a subject's pixels weigh than the rest
 READ_BACK = 0.5  # weight of that loss
 
@@ -123,7 +125,8 @@ class Making(nn.Module):
     def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor]:
         """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back."""
         noise = batch.randn(batch.latents.shape[1:], stream=1)
-        time = (batch.time * scheduler.config.num_train_timesteps).long()
+        # More often near pure noise, where it is decided what goes where.
+        time = (batch.time.sqrt() * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(batch.latents, noise, time)
         words, entities = self.look(batch)
         text, mask = self.context(batch, words, entities)
@@ -200,6 +203,7 @@ def write_base(making: Making, weights: dict[str, Tensor], folder: Path) -> None
     making.unet.save_pretrained(folder / "unet")
     making.vision.save_pretrained(folder / "vision")
     scheduler().save_pretrained(folder / "scheduler")
+    write_safetensors(folder / WORDS_FILE, making.words.state_dict(), {})
 
 
 def main(work: Path, steps: int, batch: int, every: int) -> None:

@@ -1,6 +1,7 @@
 """Training end to end on a tiny base: losses, resuming, several processes, checkpoints, and what stops a run."""
 
 import dataclasses
+import json
 import os
 import re
 import resource
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from tiny_base import PHOTO, SIDE, Squares, logged, settings
 
 from mmdiff_core import MMDiffError, encode_subject, load_checkpoint
+from mmdiff_core.files import read_safetensors, write_safetensors
 from mmdiff_core.training.base import Base
 from mmdiff_core.training.batches import Collate, Indexed, Steps
 from mmdiff_core.training.config import read_config
@@ -272,6 +274,16 @@ def test_a_checkpoint_without_a_refiner(run, tmp_path):
     assert torch.equal(head(identity, patches[0]), head(identity, patches[1]))
 
 
+def test_a_run_starts_from_a_checkpoint(run, tmp_path):
+    """What the other run trained, its vision tower too, and whatever shapes it had."""
+    run("first", model=ALL | {"rank": 3, "tokens": 2}, train={"steps": 2, "batch": 2, "lr": 3e-2, "vision_lr": 1e-2})
+    start = tmp_path / "first" / "step-00000002.safetensors"
+    run("second", model={"start": str(start)}, train={"steps": 1, "batch": 2, "lr": 1e-12})
+    before, after = (load_checkpoint(path).tensors() for path in (start, next((tmp_path / "second").glob("step-*"))))
+    assert before.keys() == after.keys() and any(key.startswith("vision.") for key in before)
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
 def test_a_run_goes_on_only_as_it_began(run):
     run(train={"steps": 1})
     with pytest.raises(MMDiffError, match="holds a run already.*--resume"):
@@ -279,6 +291,16 @@ def test_a_run_goes_on_only_as_it_began(run):
     with pytest.raises(MMDiffError, match=r"train\.batch is 3.*made with 2"):
         run(train={"steps": 2, "batch": 3}, resume=True)
     assert len(run(train={"steps": 2}, save={"every": 1}, resume=True)) == 2
+
+
+def test_a_run_from_before_a_key_goes_on_with_its_default(run, tmp_path):
+    run(train={"steps": 1, "batch": 2, "lr": 1e-3})
+    path = tmp_path / "run" / "state.safetensors"
+    tensors, metadata = read_safetensors(path)
+    entry = json.loads(metadata["mmdiff_training"])
+    del entry["config"]["model"]["start"]
+    write_safetensors(path, tensors, {"mmdiff_training": json.dumps(entry)})
+    assert len(run(resume=True, train={"steps": 2, "batch": 2, "lr": 1e-3})) == 2
 
 
 def test_memory_is_estimated_before_weights_are_loaded(write, folder):
