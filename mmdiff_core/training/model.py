@@ -194,8 +194,9 @@ def _tuned(
     tower = copy.deepcopy(vision).float()
     tower.load_state_dict({**tower.state_dict(), **start})
     body = tower.vision_model
-    for part in (*body.encoder.layers[depth - layers :], body.post_layernorm, tower.visual_projection):
-        part.requires_grad_(True)
+    if layers:
+        for part in (*body.encoder.layers[depth - layers :], body.post_layernorm, tower.visual_projection):
+            part.requires_grad_(True)
     return tower
 
 
