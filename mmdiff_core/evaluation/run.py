@@ -125,7 +125,7 @@ class Run:
         return self.trainee.base.unet.dtype == torch.bfloat16
 
     def _words(self, prompt: str, references: Tensor) -> dict:
-        bound = bind_prompt(prompt, [str(number) for number in range(len(references))])
+        bound = bind_prompt(prompt, [f"picture {number}" for number in range(1, len(references) + 1)])
         entities = [(one.end - len(one.word), one.end) for one in bound.entities]
         size = self.trainee.base.photo_size
         photos = torch.nn.functional.interpolate(references, (size, size), mode="bilinear", antialias=True)

@@ -122,6 +122,12 @@ class Making(nn.Module):
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.1)
 
+    def take(self, folder: Path) -> None:
+        """The parts of a base that was made before; visual words are learned anew within minutes."""
+        self.text.load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
+        self.vision.load_state_dict(CLIPVisionModelWithProjection.from_pretrained(folder / "vision").state_dict())
+        self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
+
     def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor]:
         """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back."""
         noise = batch.randn(batch.latents.shape[1:], stream=1)
@@ -206,30 +212,32 @@ def write_base(making: Making, weights: dict[str, Tensor], folder: Path) -> None
     write_safetensors(folder / WORDS_FILE, making.words.state_dict(), {})
 
 
-def main(work: Path, steps: int, batch: int, every: int) -> None:
-    """Train in `work`, which holds atlas, components and tokenizer; go on where it was last saved. Several processes
-    of torchrun share a step, `batch` samples each."""
+def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> None:
+    """Train in `work`, which holds atlas, components and tokenizer; go on where it was last saved, or with the parts of
+    an earlier base. Several processes of torchrun share a step, `batch` samples each."""
     accelerator = Accelerator()
     torch.manual_seed(0)
     config = configuration(work, steps, batch)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=LENGTH)
     scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, config.seed)
     making = Making(len(tokenizer), scenes.components)
+    if start:
+        making.take(start)
     optimizer = Muon(making.named_parameters(), RATE)
     average = {name: value.detach().clone() for name, value in making.named_parameters()}
-    start, path = 0, Path(config.out) / "state.safetensors"
+    done, path = 0, Path(config.out) / "state.safetensors"
     if path.exists():
         state = read_state(path, config)
-        start, average = state.step, state.averaged
+        done, average = state.step, state.averaged
         load_weights(making, state.weights)
         load_optimizer(making, optimizer, state.optimizer)
     shutil.copytree(work / "tokenizer", work / "base" / "tokenizer", dirs_exist_ok=True)
     model = accelerator.prepare(making)
-    indices = Steps(range(start, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
+    indices = Steps(range(done, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
     collate = Collate({"l": tokenizer}, config)
     loader = DataLoader(Indexed(scenes), batch_sampler=indices, collate_fn=collate, num_workers=config.data.workers)
     noise, log = scheduler(), Log(path.parent) if accelerator.is_main_process else None
-    for step, one in enumerate(loader, start):
+    for step, one in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
         weighted, plain, read = model(one, noise)
@@ -271,5 +279,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3000, help="of the optimizer (default: 3000)")
     parser.add_argument("--batch", type=int, default=16, help="samples of one process in a step (default: 16)")
     parser.add_argument("--every", type=int, default=100, help="steps between saves (default: 100)")
+    parser.add_argument("--start", type=Path, help="folder of a base to begin with, such as mmdiff_core/demo/model")
     arguments = parser.parse_args()
-    main(arguments.work, arguments.steps, arguments.batch, arguments.every)
+    main(arguments.work, arguments.steps, arguments.batch, arguments.every, arguments.start)

@@ -39,6 +39,7 @@ def pack(work: Path, run: Path) -> int:
                 target.write_text(json.dumps({k: v for k, v in config.items() if k != "block_out_channels"}, indent=2))
             else:
                 shutil.copyfile(source, target)
+    shutil.copyfile(work / "components.safetensors", FOLDER / "components.safetensors")
     mmdiff = load_checkpoint(max(run.glob("step-*.safetensors")), dtype=None)
     tensors = {key: value.half() for key, value in mmdiff.tensors().items()}
     save_checkpoint(MMDiff(tensors, mmdiff.spec, source="", dtype=None), CHECKPOINT)
