@@ -53,9 +53,9 @@ class Run:
         return run
 
     @classmethod
-    def of_model(cls, folder: Path, steps: int = 20, guidance: float = 2.5) -> Run:
+    def of_model(cls, folder: Path) -> Run:
         """A diffusers folder that has its vision tower in `vision` and its checkpoint in `mmdiff.safetensors`, in full
-        precision. steps, guidance: of sampling.
+        precision.
 
         Raises MMDiffError where a part is missing or not whole.
         """
@@ -70,7 +70,7 @@ class Run:
                 "model": {"head_dim": mmdiff.spec.head_dim, "fuse_prompt": mmdiff.spec.fuse_prompt},
                 "loss": {"layers": list(dict.fromkeys(base.cross_layers))},
                 "train": {"steps": 1, "precision": "fp32"},
-                "samples": {"steps": steps, "guidance": guidance},
+                "samples": {"steps": 20, "guidance": 2.5},
             }
         )
         return cls(base, config, mmdiff, f"{folder}, checkpoint {mmdiff.source}")

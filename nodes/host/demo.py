@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ class Demo(NamedTuple):
 
 
 class Latents(comfy.latent_formats.LatentFormat):
-    """16 channels, and a rough picture of the first three for previews."""
+    """What the demo's latents are; nothing is scaled."""
 
     latent_channels = 16
 
@@ -169,4 +168,4 @@ def _config(part: str, name: str = "config.json") -> dict[str, Any]:
 
 
 def _weights(name: str) -> dict[str, Tensor]:
-    return {key: value.float() for key, value in read_safetensors(Path(FOLDER / f"{name}.safetensors"))[0].items()}
+    return {key: value.float() for key, value in read_safetensors(FOLDER / f"{name}.safetensors")[0].items()}

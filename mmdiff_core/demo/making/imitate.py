@@ -3,7 +3,7 @@
     python -m mmdiff_core.demo.making.imitate WORK CONFIG OUT
 
 A base takes long to teach a fresh adapter where to look in a photo, for it only says how wrong a whole picture was. Its
-visual words are thrown away, but before that the heads learn from them directly, for seconds instead of hours: no UNet
+visual words are thrown away, but before that the heads learn from them directly, for minutes instead of hours: no UNet
 runs. Attention and LoRA stay fresh. What comes out is what the configuration's `model.start` names.
 """
 

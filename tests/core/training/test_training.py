@@ -161,6 +161,16 @@ def test_masked_denoising_counts_inside_the_masks_only(write):
         assert (made.trainee(losses, batch)["denoise"] > 1e-3).all() == counts
 
 
+def test_latents_of_the_data_are_not_encoded_again(write):
+    made = trainee_of(write())
+    batch, base = made.batch([0, 1]), made.trainee.base
+    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), stream=0))
+    brought = dataclasses.replace(batch, image=torch.zeros_like(batch.image), latents=latents)
+    with torch.no_grad():
+        wanted, found = made.trainee(losses, batch), made.trainee(losses, brought)
+    assert all(torch.equal(wanted[part], found[part]) for part in wanted)
+
+
 def test_dropped_conditions(write):
     """Text: no words, no fusing, but subjects. Image: words alone. Both: the unconditional row."""
     found = {}
