@@ -442,3 +442,21 @@ def test_the_core_imports_without_what_only_the_build_needs():
     code = "import sys; sys.modules['resvg_py'] = None; import mmdiff_core.world.scenes"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_settled_scenes_leave_nothing_open_that_the_caption_decides(atlas):
+    """One place for a size word, one for each order of a pair, upright; "and" is said of one order only."""
+    plans = [scenes(atlas, settled=True).plan(index) for index in range(200)]
+    subjects = [placed for plan in plans for placed in plan.subjects]
+    assert {placed.tilt for placed in subjects} == {0.0}
+    lengths = {(len(p.subjects), s.size_word): set() for p in plans for s in p.subjects}
+    middles = {p.relation: set() for p in plans}
+    for plan in plans:
+        middles[plan.relation].add(tuple(round(placed.x, 6) for placed in plan.subjects))
+        for placed in plan.subjects:
+            lengths[len(plan.subjects), placed.size_word].add(round(max(placed.width, placed.height), 6))
+    assert all(len(found) == 1 for found in lengths.values()), lengths
+    assert middles[""] == {(0.5,)} and middles["and"] == middles["to the left of"] == {(0.26, 0.74)}
+    assert middles["to the right of"] == {(0.74, 0.26)} and middles["above"] == {(0.5, 0.5)}
+    free = [scenes(atlas).plan(index) for index in range(50)]
+    assert len({placed.x for plan in free for placed in plan.subjects}) > 40
