@@ -21,19 +21,22 @@ def vary(
     scene: Callable[[int, np.random.Generator], Image.Image] | None = None,
     flips: float = 0.5,
     turn: float = TURN,
+    fill: tuple[float, float] = FILL,
+    centred: bool = False,
 ) -> Image.Image:
     """One more photo of a subject: flipped, turned, zoomed, with other light, on another background.
 
     subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
     background of a given side; without it there are only black, plain and noisy ones. flips: share that is mirrored.
-    turn: degrees to either side at most. Returns RGB, size x size.
+    turn: degrees to either side at most. fill: ends of the subject's longer side as a share of the photo's. centred: the
+    subject is in the middle of the photo, not anywhere. Returns RGB, size x size.
     """
     if random.random() < flips:
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if max(subject.size) > 2 * size:  # turning the pixels of a large photo would only cost time
         subject = fitted(subject, 2 * size)
     subject = subject.rotate(random.uniform(-turn, turn), Image.Resampling.BILINEAR, expand=True)
-    subject = fitted(subject, round(size * random.uniform(*FILL)))
+    subject = fitted(subject, round(size * random.uniform(*fill)))
     gain, contrast, saturation = random.uniform(1 - JITTER, 1 + JITTER, 3)
     subject = recoloured(subject, 0.0, saturation, gain * contrast, 128 * gain * (1 - contrast))
 
@@ -48,7 +51,7 @@ def vary(
         photo = Image.new(
             "RGB", (size, size), tuple(random.integers(0, 256, 3).tolist()) if kind == "plain" else "black"
         )
-    left, top = (int(random.integers(0, size - side + 1)) for side in subject.size)
+    left, top = ((size - side) // 2 if centred else int(random.integers(0, size - side + 1)) for side in subject.size)
     photo.paste(subject, (left, top), subject)
     return photo
 

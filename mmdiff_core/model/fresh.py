@@ -29,8 +29,14 @@ class Widths:
     attention: Sequence[int]
 
 
-def fresh_mmdiff(widths: Widths, spec: Spec, rank: int = 64, tokens_per_reference: int = 4, depth: int = 4) -> MMDiff:
-    """An untrained checkpoint; torch's random state decides its values, and every LoRA starts at no effect."""
+def fresh_mmdiff(
+    widths: Widths, spec: Spec, rank: int = 64, tokens_per_reference: int = 4, depth: int = 4, hidden: int = 0
+) -> MMDiff:
+    """An untrained checkpoint; torch's random state decides its values, and every LoRA starts at no effect.
+
+    hidden: width between the identity and the tokens; 0 is the reference's, twice the identity's.
+    """
+    hidden = hidden or 2 * widths.identity
     tensors: dict[str, Tensor] = {}
 
     def linear(name: str, wide: int, out: int, bias: bool = True) -> None:
@@ -54,8 +60,8 @@ def fresh_mmdiff(widths: Widths, spec: Spec, rank: int = 64, tokens_per_referenc
         linear(f"heads.fuse.{encoder}.fc2", token, token)
 
     context = widths.context
-    linear("heads.subject.proj.0", widths.identity, 2 * widths.identity)
-    linear("heads.subject.proj.2", 2 * widths.identity, tokens_per_reference * context)
+    linear("heads.subject.proj.0", widths.identity, hidden)
+    linear("heads.subject.proj.2", hidden, tokens_per_reference * context)
     # Tokens begin different from each other whatever the photo is, so that each can look at a place of its own.
     tensors["heads.subject.proj.2.bias"] = torch.randn(tokens_per_reference * context)
     norm("heads.subject.layer_norm", context)

@@ -34,8 +34,8 @@ class Model:
     """What is trained.
 
     rank: of the UNet's LoRA. text_rank: of the text encoders' LoRA, 0 for none. vision_layers: how many last layers of
-    the vision tower train. tokens: subject tokens of one photo. depth, head_dim: of the SE-Refiner; a depth
-    of 0 leaves the patches out. null_token: a
+    the vision tower train. tokens: subject tokens of one photo. hidden: width between a photo's identity and its tokens,
+    0 for twice the identity's. depth, head_dim: of the SE-Refiner; a depth of 0 leaves the patches out. null_token: a
     background key in the image constraint's maps, so that scenes with one subject constrain it too. fuse_prompt: fuse
     subjects into their entity words; off to measure what that does. start: a checkpoint to go on from, whose shapes
     count then, instead of what is said here.
@@ -45,6 +45,7 @@ class Model:
     text_rank: int = 0
     vision_layers: int = 0
     tokens: int = 4
+    hidden: int = 0
     depth: int = 4
     head_dim: int = 256
     null_token: bool = False
@@ -135,8 +136,8 @@ class Config:
 
 _AT_LEAST_ONE = ("data.resolution", "model.rank", "model.tokens", "model.head_dim", "train.steps", "train.batch")
 _AT_LEAST_ONE += ("train.accumulation", "save.every", "save.keep", "samples.count", "samples.steps")
-_AT_LEAST_ZERO = ("seed", "data.workers", "model.text_rank", "model.vision_layers", "model.depth", "loss.text")
-_AT_LEAST_ZERO += ("loss.image", "train.warmup", "train.weight_decay", "samples.every", "samples.guidance")
+_AT_LEAST_ZERO = ("seed", "data.workers", "model.text_rank", "model.vision_layers", "model.depth", "model.hidden")
+_AT_LEAST_ZERO += ("loss.text", "loss.image", "train.warmup", "train.weight_decay", "samples.every", "samples.guidance")
 _ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
 _SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
 _CHOICES = {

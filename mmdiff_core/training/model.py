@@ -166,7 +166,7 @@ def _fresh(base: Base, config: Config) -> MMDiff:
         attention=attention,
     )
     spec = Spec(photo_size=base.photo_size, head_dim=model.head_dim, fuse_prompt=model.fuse_prompt)
-    fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth)
+    fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth, model.hidden)
     if not model.text_rank:
         return fresh
     text = {}

@@ -26,6 +26,7 @@ SIZES = {"small": (0.34, 0.44), "": (0.42, 0.66), "big": (0.62, 0.76)}
 PAIR_SIZES = (0.35, 0.46)
 MARGIN, GAP = 0.02, 0.03
 QUARTERS = [0.26, 0.74]  # middles of a settled pair
+SETTLED = 0.57  # height of the middle, wherever nothing is above or below
 REST = (0.78, 0.95)  # where what stands on the ground touches it
 
 
@@ -193,7 +194,7 @@ class WorldScenes(Dataset):
         picture = self.individual(others[random.integers(len(others))], placed.hue)
         if self.settled and placed.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        changes = {"flips": 0.0, "turn": TILT} if self.settled else {}
+        changes = {"flips": 0.0, "turn": 0.0, "fill": (1.0, 1.0), "centred": True} if self.settled else {}
         return np.asarray(vary(picture, self.photo_size, random, _any_background, **changes))
 
     def individual(self, sprite: int, hue: float) -> Image.Image:
@@ -238,6 +239,8 @@ class WorldScenes(Dataset):
 
     def _resting(self, height: float, ground: bool, random: np.random.Generator) -> float:
         """Where the middle is of something that stands on the ground or, where there is none, floats."""
+        if self.settled:
+            return SETTLED
         if not ground:
             return self._between((MARGIN + height / 2, 1 - MARGIN - height / 2), random)
         return max(self._between(REST, random) - height / 2, MARGIN + height / 2)

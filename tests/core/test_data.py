@@ -284,6 +284,16 @@ def test_variations_flip_turn_zoom_and_change_what_is_behind():
     assert min(heights) < 52 and max(heights) <= 64, "zoomed, and never cut off"
 
 
+def test_a_variation_can_fill_the_photo_in_the_middle():
+    photos = [
+        np.asarray(vary(card(), 64, np.random.default_rng(seed), turn=0.0, fill=(1.0, 1.0), centred=True))
+        for seed in range(40)
+    ]
+    black = [(photo > 0).any(-1) for photo in photos if (photo[0, 0] == 0).all()]
+    assert len(black) > 10
+    assert all(seen.all(0).sum() == 43 and seen.all(0)[10:53].all() for seen in black), "as tall as the photo, centred"
+
+
 def test_scenes_come_behind_only_where_there_are_some():
     def blue(side: int, random: np.random.Generator) -> Image.Image:
         return Image.new("RGB", (side, side), (0, 0, 250))

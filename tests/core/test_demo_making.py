@@ -1,5 +1,6 @@
-"""What the demo model was made with: the encoder that is written by hand, and Muon's steps."""
+"""What the demo model was made with: the encoder that is written by hand, where attention is led, and Muon's steps."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from mmdiff_core.demo import FOLDER  # noqa: E402
 from mmdiff_core.demo.making.decoder import SCALE, make_vae  # noqa: E402
 from mmdiff_core.demo.making.latents import Components  # noqa: E402
 from mmdiff_core.demo.making.muon import Muon  # noqa: E402
+from mmdiff_core.demo.making.routing import Watched, misled, shown  # noqa: E402
 
 
 def encoded(vae: AutoencoderTiny, images: torch.Tensor) -> torch.Tensor:
@@ -32,6 +34,46 @@ def test_the_shipped_encoder_does_too():
     vae = AutoencoderTiny.from_pretrained(FOLDER / "vae")
     assert vae.config.scaling_factor == pytest.approx(1 / SCALE)
     assert torch.allclose(encoded(vae, images), components.encode(images), atol=2e-2)  # its weights are in halves
+
+
+def masks(*boxes: tuple[slice, slice]) -> torch.Tensor:
+    """(1, S, 128, 128)"""
+    found = torch.zeros(1, len(boxes), 128, 128)
+    for mask, box in zip(found[0], boxes, strict=True):
+        mask[box] = 1
+    return found
+
+
+def test_a_cell_of_the_picture_shows_the_part_of_the_photo_that_is_drawn_there():
+    """A square subject covers its photo; a flat one lies in the photo's middle rows."""
+    square, flat = (slice(32, 96), slice(64, 128)), (slice(56, 72), slice(0, 64))
+    found = shown(masks(square, flat), size=16, side=8)[0].view(2, 16, 16, 8, 8)
+    assert torch.equal(found[0, 4:12, 8:].flatten(2).flatten(0, 1), torch.eye(64)), "cell for cell"
+    assert not found[0, :4].any() and not found[0, :, :8].any()
+    assert torch.equal(found[1, 7:9, :8].flatten(2).flatten(0, 1), torch.eye(64)[24:40])
+    coarse = shown(masks(square), size=8, side=8)[0, 0].view(8, 8, 8, 8)
+    assert torch.equal(coarse[2, 4], nn.functional.pad(torch.ones(2, 2), (0, 6, 0, 6))), "two by two to a cell"
+
+
+def test_attention_that_is_led_astray_costs():
+    """Two subjects side by side, whose entity words are the second and the fourth of five."""
+    both = masks((slice(32, 96), slice(0, 64)), (slice(32, 96), slice(64, 128)))
+    entities = nn.functional.one_hot(torch.tensor([[1, 3]]), 5).float()
+    right = torch.cat(tuple(shown(both, 16, 8)[0]), 1)
+    inside = right.any(1)
+    own = entities[0][(torch.arange(256) % 16 >= 8).long()]
+
+    def cost(text: torch.Tensor, words: torch.Tensor) -> float:
+        watcher = Watched()
+        attention = torch.cat((text, words), 1)
+        watcher.probabilities = (attention / attention.sum(1, keepdim=True))[None, None]
+        return float(misled([watcher], both, 64, entities))
+
+    assert cost(own, right) < 1e-4
+    assert cost(own, right.roll(64, 1)) > 5, "the other one's words"
+    assert cost(own, right.roll(3, 1)) > 5, "another part of the photo"
+    assert cost(own.roll(2, 1), right) > 5, "the other one's entity word"
+    assert cost(own, right + 0.01 * ~inside[:, None]) == pytest.approx(np.log(1 + 0.01 * 128), abs=1e-3), "no subject"
 
 
 def test_muon_steps_a_matrix_by_an_orthogonal_one_and_the_rest_as_adam():

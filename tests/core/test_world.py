@@ -445,7 +445,8 @@ def test_the_core_imports_without_what_only_the_build_needs():
 
 
 def test_settled_scenes_leave_nothing_open_that_the_caption_decides(atlas):
-    """One place for a size word, one for each order of a pair, upright; "and" is said of one order only."""
+    """One place for a size word, one for each order of a pair, upright; "and" is said of one order only. A reference
+    shows as much of the subject as the scene does."""
     plans = [scenes(atlas, settled=True).plan(index) for index in range(200)]
     subjects = [placed for plan in plans for placed in plan.subjects]
     assert {placed.tilt for placed in subjects} == {0.0}
@@ -458,5 +459,11 @@ def test_settled_scenes_leave_nothing_open_that_the_caption_decides(atlas):
     assert all(len(found) == 1 for found in lengths.values()), lengths
     assert middles[""] == {(0.5,)} and middles["and"] == middles["to the left of"] == {(0.26, 0.74)}
     assert middles["to the right of"] == {(0.74, 0.26)} and middles["above"] == {(0.5, 0.5)}
+    assert len({placed.y for placed in subjects}) == 3, "in the middle, above and below"
+    world = scenes(atlas, settled=True)
+    for placed in subjects[:20]:
+        photos = [world.reference(placed, np.random.default_rng(seed)).astype(int) for seed in range(12)]
+        black = [photo.max(-1) > 60 for photo in photos if (photo == 0).all(-1).mean() > 0.1]
+        assert all(max(seen.any(0).sum(), seen.any(1).sum()) > 0.85 * len(seen) for seen in black), placed.word
     free = [scenes(atlas).plan(index) for index in range(50)]
     assert len({placed.x for plan in free for placed in plan.subjects}) > 40

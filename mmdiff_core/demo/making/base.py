@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -33,44 +32,39 @@ from ...training.config import Config, config_of
 from ...training.state import State, load_optimizer, load_weights, optimizer_state, read_state, write_state
 from .latents import CHANNELS, PATCH, Components, LatentScenes
 from .muon import Muon
+from .routing import misled, watch
 from .tokens import LENGTH
 
 SIDE, PHOTO = 128, 64
-WIDTH, WORDS, HEADS = 128, 16, 4
-SQUARE, PATCHES = PHOTO // PATCH, (PHOTO // PATCH) ** 2 // WORDS  # patches of a photo's side, and of a cell
+WIDTH, HEADS = 128, 4
+WORDS = (PHOTO // PATCH) ** 2
 RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
 AVERAGE = 0.995
 WORDS_FILE = "visual-words.safetensors"
 SUBJECT = 4.0  # how much more a subject's pixels weigh than the rest
-READ_BACK = 0.5  # weight of that loss
+READ_BACK, ROUTING = 0.5, 0.5  # weights of those losses
 
 
 class VisualWords(nn.Module):
     """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away.
 
-    There is a word for each of 4 x 4 cells, so that nothing has to be learned before a word says where it comes from.
-    The words have to say what their cell looks like: it is read back from them, which teaches the vision tower long
+    There is a word for each of 8 x 8 patches, so that nothing has to be learned before a word says where it comes from.
+    The words have to say what their patch looks like: it is read back from them, which teaches the vision tower long
     before the UNet listens.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.cell = nn.Sequential(nn.Linear(PATCHES * WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.patch = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
         self.whole = nn.Linear(WIDTH, WIDTH)
         self.queries = nn.Parameter(torch.randn(WORDS, WIDTH) * 0.5)
         self.norm = nn.LayerNorm(WIDTH)
         self.entity = nn.Linear(WIDTH, WIDTH)
-        self.read_back = nn.Linear(WIDTH, PATCHES * CHANNELS)
+        self.read_back = nn.Linear(WIDTH, CHANNELS)
 
     def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 128) and (N, 1 + 8 x 8, 128) to (N, 16, 128) words and (N, 128) entities."""
-        cells = self.cell(in_cells(patches[:, 1:].transpose(1, 2).unflatten(2, (SQUARE, SQUARE))))
-        return self.norm(cells + self.whole(cls)[:, None] + self.queries), self.entity(cls)
-
-
-def in_cells(maps: Tensor) -> Tensor:
-    """(N, C, 8, 8) of patches to (N, 16, 4 C) of cells."""
-    return rearrange(maps, "n c (y dy) (x dx) -> n (y x) (dy dx c)", dy=2, dx=2)
+        """(N, 128) and (N, 1 + 64, 128) to (N, 64, 128) words and (N, 128) entities."""
+        return self.norm(self.patch(patches[:, 1:]) + self.whole(cls)[:, None] + self.queries), self.entity(cls)
 
 
 class Making(nn.Module):
@@ -109,15 +103,16 @@ class Making(nn.Module):
             sample_size=SIDE // 8,
             in_channels=CHANNELS,
             out_channels=CHANNELS,
-            block_out_channels=(64, 128),
+            block_out_channels=(64, 128, 96),
             layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            down_block_types=("CrossAttnDownBlock2D",) * 3,
+            up_block_types=("CrossAttnUpBlock2D",) * 3,
             cross_attention_dim=WIDTH,
-            attention_head_dim=(4, 8),
+            attention_head_dim=(4, 8, 6),
             norm_num_groups=32,
         )
         self.words = VisualWords()
+        self.watchers = watch(self.unet)
         for module in self.text.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.1)
@@ -128,24 +123,26 @@ class Making(nn.Module):
         self.vision.load_state_dict(CLIPVisionModelWithProjection.from_pretrained(folder / "vision").state_dict())
         self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
 
-    def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back."""
+    def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back;
+        how badly attention is led."""
         noise = batch.randn(batch.latents.shape[1:], stream=1)
         # More often near pure noise, where it is decided what goes where.
-        time = (batch.time.sqrt() * scheduler.config.num_train_timesteps).long()
+        time = (noisiness(batch.time) * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(batch.latents, noise, time)
         words, entities = self.look(batch)
         text, mask = self.context(batch, words, entities)
         out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
         error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
+        astray = misled(self.watchers, batch.masks * batch.valid[..., None, None], WORDS, entity_places(batch))
         weight = 1 + SUBJECT * inside
         photos = self.components.encode(batch.references[batch.valid] * 2 - 1)
-        read = (self.words.read_back(words) - in_cells(photos)).square().mean()
-        return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read
+        read = (self.words.read_back(words) - photos.flatten(2).transpose(1, 2)).square().mean()
+        return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read, astray
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(N, 16, 128) visual words and (N, 128) entities of the references that are seen."""
+        """(N, 64, 128) visual words and (N, 128) entities of the references that are seen."""
         seen = self.vision(normalise(batch.references[batch.valid]), output_hidden_states=True)
         return self.words(seen.image_embeds, seen.hidden_states[-2])
 
@@ -154,7 +151,7 @@ class Making(nn.Module):
         size, subjects = batch.valid.shape
         all_words = words.new_zeros(size, subjects, WORDS, WIDTH).masked_scatter(batch.valid[..., None, None], words)
         all_entities = words.new_zeros(size, subjects, WIDTH).masked_scatter(batch.valid[..., None], entities)
-        place = nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
+        place = entity_places(batch)
 
         def fuse(module: nn.Module, arguments: tuple, embedded: Tensor) -> Tensor:
             return embedded + place.transpose(1, 2) @ all_entities
@@ -167,6 +164,17 @@ class Making(nn.Module):
             hook.remove()
         there = torch.cat((torch.ones(size, LENGTH, dtype=torch.bool), batch.valid.repeat_interleave(WORDS, 1)), 1)
         return torch.cat((text, all_words.flatten(1, 2)), 1), there
+
+
+def entity_places(batch: Batch) -> Tensor:
+    """(B, S, L) of 0 and 1: the entity words that are fused."""
+    return nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
+
+
+def noisiness(even: Tensor) -> Tensor:
+    """Even draws in [0, 1) to shares of the schedule: a quarter in its last twentieth, where it is decided what goes where,
+    and the others by their square root."""
+    return torch.where(even < 0.25, 0.95 + 0.2 * even, ((4 * even - 1) / 3).clamp(min=0) ** 0.5)
 
 
 def scheduler() -> DDPMScheduler:
@@ -196,7 +204,7 @@ def configuration(work: Path, steps: int, batch: int) -> Config:
                 "ema": AVERAGE,
                 "precision": "fp32",
             },
-            "drop": {"text": 0.0, "image": 0.2, "both": 0.1},
+            "drop": {"text": 0.0, "image": 0.1, "both": 0.05},
         }
     )
 
@@ -240,9 +248,9 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     for step, one in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
-        weighted, plain, read = model(one, noise)
+        weighted, plain, read, astray = model(one, noise)
         optimizer.zero_grad()
-        accelerator.backward(weighted.mean() + READ_BACK * read)
+        accelerator.backward(weighted.mean() + READ_BACK * read + ROUTING * astray)
         torch.nn.utils.clip_grad_norm_(making.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -250,7 +258,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
                 average[name].lerp_(value, 1 - min(AVERAGE, (1 + step) / (10 + step)))
         if not log:
             continue
-        log.write(step, plain.detach(), one.valid.any(1), read.item())
+        log.write(step, plain.detach(), one.valid.any(1), read.item(), astray.item())
         if (step + 1) % every == 0 or step + 1 == steps:
             weights = {name: value.detach() for name, value in making.named_parameters()}
             write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)
@@ -265,10 +273,10 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.file, self.began = (folder / "losses.jsonl").open("a"), time.time()
 
-    def write(self, step: int, errors: Tensor, worded: Tensor, read: float) -> None:
+    def write(self, step: int, errors: Tensor, worded: Tensor, read: float, astray: float) -> None:
         means = {"loss": errors, "text": errors[~worded], "words": errors[worded]}
         values = {name: one.mean().item() for name, one in means.items() if len(one)}
-        values |= {"read back": read, "seconds": round(time.time() - self.began)}
+        values |= {"read back": read, "astray": astray, "seconds": round(time.time() - self.began)}
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
 

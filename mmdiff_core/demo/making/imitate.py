@@ -25,8 +25,8 @@ from ...photo import normalise
 from ...training.base import Base
 from ...training.config import read_config
 from ...training.model import Trainee
+from ...world.scenes import WorldScenes
 from .base import PHOTO, SIDE, WORDS_FILE, VisualWords
-from .latents import LatentScenes
 
 PHOTOS, BATCH, STEPS, RATE = 6000, 48, 1200, 2e-3
 
@@ -34,7 +34,7 @@ PHOTOS, BATCH, STEPS, RATE = 6000, 48, 1200, 2e-3
 class References(Dataset):
     """The first reference of each scene, (3, P, P)."""
 
-    def __init__(self, scenes: LatentScenes) -> None:
+    def __init__(self, scenes: WorldScenes) -> None:
         self.scenes = scenes
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ def main(work: Path, config_file: Path, out: Path) -> None:
 @torch.no_grad()
 def _seen(base: Base, work: Path, seed: int) -> tuple[Tensor, Tensor]:
     """CLS (N, 128) and patches (N, 65, 128), in halves, of many references."""
-    scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, seed)
+    scenes = WorldScenes(work / "atlas.npz", SIDE, PHOTO, seed)  # not settled: photos of every kind
     seen = [
         base.vision(normalise(photos), output_hidden_states=True)
         for photos in DataLoader(References(scenes), batch_size=100, num_workers=1)

@@ -1,7 +1,8 @@
 """Muon for matrices and kernels, AdamW for everything else: the same quality in fewer samples.
 
 Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix of the momentum, found by Newton-Schulz iteration;
-torch's own does that in bfloat16, which CPUs compute a hundred times slower than the float32 here.
+torch's own does that in bfloat16, which CPUs compute a hundred times slower than the float32 here. Processes that train
+together share that work, and add up what they found.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as processes
 from torch import Tensor, nn
 
 MOMENTUM, BETAS, EPS = 0.95, (0.9, 0.98), 1e-8
@@ -23,9 +25,7 @@ class Muon(torch.optim.Optimizer):
         """parameters: with their names. Embeddings, vectors, and what reads or writes latents are AdamW's."""
         matrices, others = [], []
         for name, parameter in parameters:
-            inner = parameter.ndim >= 2 and not any(
-                end in name for end in ("embed", "conv_in", "conv_out", "queries", "read_back")
-            )
+            inner = parameter.ndim >= 2 and not any(part in name for part in OUTER)
             (matrices if inner else others).append(parameter)
         groups = [{"params": matrices, "orthogonal": True}, {"params": others, "orthogonal": False}]
         super().__init__(groups, {"lr": lr})
@@ -33,19 +33,31 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    (self._orthogonal if group["orthogonal"] else self._adam)(parameter, group["lr"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["orthogonal"]:
+                self._orthogonal(parameters, group["lr"])
+            else:
+                for parameter in parameters:
+                    self._adam(parameter, group["lr"])
 
-    def _orthogonal(self, parameter: Tensor, lr: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        ahead = parameter.grad.lerp(state["momentum"], MOMENTUM).flatten(1)
-        update = _orthogonalised(ahead)
-        # As large as a step of AdamW, whatever the shape.
-        parameter.add_(update.view_as(parameter), alpha=-0.2 * max(update.shape) ** 0.5 * lr)
+    def _orthogonal(self, parameters: list[nn.Parameter], lr: float) -> None:
+        together = processes.is_available() and processes.is_initialized()
+        rank, count = (processes.get_rank(), processes.get_world_size()) if together else (0, 1)
+        updates = []
+        for number, parameter in enumerate(parameters):
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+            ahead = parameter.grad.lerp(state["momentum"], MOMENTUM).flatten(1)
+            updates.append(_orthogonalised(ahead) if number % count == rank else torch.zeros_like(ahead))
+        if together:
+            found = nn.utils.parameters_to_vector(updates)
+            processes.all_reduce(found)
+            nn.utils.vector_to_parameters(found, updates)
+        for parameter, update in zip(parameters, updates, strict=True):
+            # As large as a step of AdamW, whatever the shape.
+            parameter.add_(update.view_as(parameter), alpha=-0.2 * max(update.shape) ** 0.5 * lr)
 
     def _adam(self, parameter: Tensor, lr: float) -> None:
         state = self.state[parameter]
