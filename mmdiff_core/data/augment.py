@@ -28,8 +28,8 @@ def vary(
 
     subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
     background of a given side; without it there are only black, plain and noisy ones. flips: share that is mirrored.
-    turn: degrees to either side at most. fill: ends of the subject's longer side as a share of the photo's. centred: the
-    subject is in the middle of the photo, not anywhere. Returns RGB, size x size.
+    turn: degrees to either side at most. fill: least and most of the photo's side that the subject's longer one takes.
+    centred: the subject is in the middle of the photo, not anywhere. Returns RGB, size x size.
     """
     if random.random() < flips:
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -34,11 +34,11 @@ class Model:
     """What is trained.
 
     rank: of the UNet's LoRA. text_rank: of the text encoders' LoRA, 0 for none. vision_layers: how many last layers of
-    the vision tower train. tokens: subject tokens of one photo. hidden: width between a photo's identity and its tokens,
-    0 for twice the identity's. depth, head_dim: of the SE-Refiner; a depth of 0 leaves the patches out. null_token: a
-    background key in the image constraint's maps, so that scenes with one subject constrain it too. fuse_prompt: fuse
-    subjects into their entity words; off to measure what that does. start: a checkpoint to go on from, whose shapes
-    count then, instead of what is said here.
+    the vision tower train. tokens: subject tokens of one photo. hidden: width between a photo's identity and its
+    tokens, 0 for twice the identity's. depth, head_dim: of the SE-Refiner; a depth of 0 leaves the patches out.
+    null_token: a background key in the image constraint's maps, so that scenes with one subject constrain it too.
+    fuse_prompt: fuse subjects into their entity words; off to measure what that does. start: a checkpoint to go on
+    from, whose shapes count then, instead of what is said here.
     """
 
     rank: int = 64

@@ -172,8 +172,8 @@ def entity_places(batch: Batch) -> Tensor:
 
 
 def noisiness(even: Tensor) -> Tensor:
-    """Even draws in [0, 1) to shares of the schedule: a quarter in its last twentieth, where it is decided what goes where,
-    and the others by their square root."""
+    """Even draws in [0, 1) to shares of the schedule: a quarter in its last twentieth, where it is decided what goes
+    where, and the others by their square root."""
     return torch.where(even < 0.25, 0.95 + 0.2 * even, ((4 * even - 1) / 3).clamp(min=0) ** 0.5)
 
 

@@ -1,7 +1,7 @@
 """Where cross-attention should look: a place of the picture at that part of the photo that it shows.
 
-In settled scenes that is known, and saying so teaches a small base within minutes what it would else have to find out from
-the errors of whole pictures. It acts on visual words, which are thrown away.
+In settled scenes that is known, and saying so teaches a small base within minutes what it would else have to find out
+from the errors of whole pictures. It acts on visual words, which are thrown away, and on entity words.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def watch(unet: UNet2DConditionModel) -> list[Watched]:
 
 
 def misled(watchers: Iterable[Watched], masks: Tensor, words: int, entities: Tensor) -> Tensor:
-    """Mean negative logs of shares of attention. Of that on visual words, in subjects: of the right ones. Of all, outside
-    subjects: of what is no visual word. Of that on entity words, in subjects: of the right one.
+    """Mean negative logs of shares of attention. Inside subjects: of the right visual words among all visual words, and
+    of the right entity word among all entity words. Outside: of what is no visual word.
 
     masks: (B, S, H, H), zero for subjects that are not there. words: of a subject, on a square; the last S x words keys
     of a watcher are theirs. entities: (B, S, L) of 0 and 1, one of the first L keys for each subject that has one.
