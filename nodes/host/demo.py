@@ -52,6 +52,15 @@ class DemoModel(comfy.supported_models.SD15):
         return False
 
 
+class Multiple(float):
+    """A level's width over the first one's. The host multiplies by it and wants whole channels: 1.5 times 64 is 96."""
+
+    def __mul__(self, channels: int) -> int:
+        return round(float(self) * channels)
+
+    __rmul__ = __mul__
+
+
 class DemoTokenizer(comfy.sd1_clip.SDTokenizer):
     """CLIP's tokenizer with the demo's words."""
 
@@ -107,7 +116,7 @@ def _model() -> ModelPatcher:
             "out_channels": config["out_channels"],
             "model_channels": channels[0],
             "num_res_blocks": [depth] * levels,
-            "channel_mult": [wide // channels[0] for wide in channels],
+            "channel_mult": [Multiple(wide / channels[0]) for wide in channels],
             "transformer_depth": [1] * levels * depth,
             "transformer_depth_middle": 1,
             "transformer_depth_output": [1] * levels * (depth + 1),

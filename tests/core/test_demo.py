@@ -53,7 +53,6 @@ def test_an_unseen_subject_is_who_is_drawn(run):
     assert found >= floor + 0.4
 
 
-@pytest.mark.xfail(strict=True, reason="the model is too little trained: it draws pairs over each other, not beside")
 def test_references_that_are_swapped_swap_the_subjects(run):
     for first, second in PAIRS:
         prompt = "a toy<|subj|> to the left of a toy<|subj|> in a meadow"
