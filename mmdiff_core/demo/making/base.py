@@ -127,7 +127,6 @@ class Making(nn.Module):
         """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back;
         how badly attention is led."""
         noise = batch.randn(batch.latents.shape[1:], stream=1)
-        # More often near pure noise, where it is decided what goes where.
         time = (noisiness(batch.time) * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(batch.latents, noise, time)
         words, entities = self.look(batch)
