@@ -24,7 +24,7 @@ def test_convert_and_inspect_a_checkpoint(tmp_path):
         assert json.loads(a.metadata()["mmdiff"]) == json.loads(b.metadata()["mmdiff"])
         assert all(torch.equal(a.get_tensor(key), b.get_tensor(key)) for key in a.keys())  # noqa: SIM118
     shown = call("inspect", CHECKPOINT)
-    assert shown.returncode == 0 and "14 attention layers" in shown.stdout and "rank 32" in shown.stdout
+    assert shown.returncode == 0 and "20 attention layers" in shown.stdout and "rank 32" in shown.stdout
 
 
 def test_bad_input_is_one_sentence(tmp_path):
