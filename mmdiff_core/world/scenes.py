@@ -106,7 +106,8 @@ class WorldScenes(Dataset):
         pairs: share of scenes with two subjects. looks: share that is not plain. recolour: share of subjects in other
         colours than they were drawn in. categories: share of subjects whose caption says the kind ("an animal") or
         "a toy" in place of the name. settled: chance decides nothing that the caption does not say: one
-        place and size for each, upright, and references face as the subject does; for models too small to learn more.
+        place and size for each, upright, and references face as the subject does and fill their photo; for models too
+        small to learn more.
         """
         self.atlas = atlas if isinstance(atlas, Atlas) else Atlas.load(atlas)
         self.identities = self.atlas.identities(split)

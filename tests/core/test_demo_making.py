@@ -86,3 +86,27 @@ def test_muon_steps_a_matrix_by_an_orthogonal_one_and_the_rest_as_adam():
     values = torch.linalg.svdvals(layer.weight.detach() - before) / (0.2 * 32**0.5 * 0.1)
     assert 0.3 < values.median() < 1.3 and values.max() < 1.4
     assert torch.allclose((layer.bias.detach() - bias).abs(), torch.full((32,), 0.1), atol=1e-3)
+
+
+def muon_of_two(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(stepped(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def stepped() -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(8, 8, generator=random)) for _ in range(3)]
+    optimizer = Muon([(str(number), weight) for number, weight in enumerate(weights)], lr=0.1)
+    for weight in weights:
+        weight.grad = torch.randn(8, 8, generator=random)
+    optimizer.step()
+    return [weight.detach() for weight in weights]
+
+
+def test_two_processes_share_muons_work_and_step_alike(tmp_path):
+    torch.multiprocessing.spawn(muon_of_two, (str(tmp_path),), nprocs=2)
+    alone = stepped()
+    for rank in range(2):
+        for one, found in zip(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True), strict=True):
+            assert torch.allclose(one, found, atol=1e-6)

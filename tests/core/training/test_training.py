@@ -277,11 +277,13 @@ def test_a_full_disk_leaves_the_last_save_whole(run, tmp_path):
 
 
 def test_a_checkpoint_without_a_refiner(run, tmp_path):
-    """Patches change nothing then; everything else trains and loads as ever."""
-    run(model={"depth": 0}, train={"steps": 2})
+    """Patches change nothing then, and what leads from identity to tokens may be wider instead; everything else trains
+    and loads as ever."""
+    run(model={"depth": 0, "hidden": 40}, train={"steps": 2})
     head = load_checkpoint(tmp_path / "run" / "step-00000002.safetensors").heads.subject
     identity, patches = torch.randn(1, 16), torch.randn(2, 1, 5, 24)
     assert torch.equal(head(identity, patches[0]), head(identity, patches[1]))
+    assert head.proj[0].out_features == 40
 
 
 def test_a_run_starts_from_a_checkpoint(run, tmp_path):
