@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..chance import stream
 from ..errors import MMDiffError
 from .augment import vary
-from .order import Order, random_of
+from .order import Order
 from .validate import Broken, Record, check_folder, load_segments, none_good, picture_path, window
 
 UNCUT = 0.15  # share of references that keep what was around the subject, as a photo without a mask does
@@ -56,7 +57,7 @@ class AnnotatedScenes(Dataset):
         [0, 1]; references (S, 3, P, P) in [0, 1]; record, its name.
         """
         record = self.records[self._order[index]]
-        random = random_of(self.seed, index)
+        random = stream("references", self.seed, index)
         with Image.open(picture_path(self.folder, record.name)) as opened:
             picture = opened.convert("RGB")
         segments = load_segments(self.folder / f"{record.name}.npy")

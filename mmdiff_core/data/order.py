@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..chance import stream
+
 
 class Order:
     """The permutations of one dataset, the last one kept."""
@@ -20,11 +22,6 @@ class Order:
             raise IndexError(index)
         epoch, place = divmod(index, self.count)
         if epoch != self._epoch:
-            self._records = np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
+            self._records = stream("order", self.seed, epoch).permutation(self.count)
             self._epoch = epoch
         return int(self._records[place])
-
-
-def random_of(seed: int, index: int) -> np.random.Generator:
-    """All the chance that item `index` needs."""
-    return np.random.default_rng([seed, index])

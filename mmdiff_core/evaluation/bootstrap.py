@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..chance import stream
+
 SAMPLES = 2000
 
 
@@ -33,7 +35,7 @@ def interval(values: Mapping[str, float], groups: Mapping[str, str]) -> Interval
     mean = float(sums.sum() / counts.sum())
     if len(names) == 1:
         return Interval(mean, None, None, len(cases), 1)
-    drawn = np.random.default_rng(0).integers(len(names), size=(SAMPLES, len(names)))
+    drawn = stream("bootstrap").integers(len(names), size=(SAMPLES, len(names)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(mean, float(low), float(high), len(cases), len(names))

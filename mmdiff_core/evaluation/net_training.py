@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 
+from ..chance import stream
 from ..world.atlas import Atlas
 from ..world.backgrounds import SCENES
 from ..world.looks import LOOKS, PLAIN
@@ -64,7 +65,7 @@ def train_nets(atlas: Path, out: Path, steps: int, say: Callable[[str], None]) -
     scenes = WorldScenes(Atlas.load(atlas), PICTURE, PICTURE, SEED, SPLIT, pairs=0.5, looks=0.25, recolour=0.6)
     names = sorted({identity.name for identity in scenes.identities})
     torch.manual_seed(SEED)
-    random = np.random.default_rng(SEED)
+    random = stream("nets", SEED)
     nets = MetricNets(About(list(SCENES), _LOOKS, names, scenes.atlas.digest(), SEED, steps)).train()
     optimizer = torch.optim.AdamW(nets.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.02)
     # Drawing a scene takes longer than learning from it, so each is looked at several times, with other crops.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..chance import stream
 from ..world.atlas import Identity
 from ..world.backgrounds import background
 from ..world.scenes import RELATIONS, Placed, Plan, WorldScenes
@@ -76,7 +77,7 @@ def _other(case: WorldCase, following: WorldCase) -> list[Placed]:
 
 def _pasted(case: WorldCase, side: int) -> Tensor:
     """The references as they are, squares on the right background, in the right order; no look, no drawing."""
-    ground = background(case.plan.scene, side, np.random.default_rng([case.seed, 2]))
+    ground = background(case.plan.scene, side, stream("pasted", case.seed))
     picture = torch.from_numpy(np.array(ground)).movedim(-1, 0).float() / 255
     size = side // 2 if len(case.references) == 1 else round(side * 0.44)
     for reference, (x, y) in zip(case.references, _spots(case.plan.relation), strict=False):

@@ -33,7 +33,7 @@ class Run:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = _for_drawing(config)
         self.trainee = Trainee(base, self.config, mmdiff).eval().to(self.device)
-        self.collate = Collate(base.tokenizers, self.config)
+        self.collate = Collate(base.tokenizers, self.config, base.scheduler.config.num_train_timesteps)
         samples = self.config.samples
         self.source = f"{source}, {samples.steps} steps of sampling, guidance {samples.guidance:g}"
 
@@ -88,7 +88,7 @@ class Run:
     def noise(self, seeds: list[int]) -> Tensor:
         """The (B, C, h, w) noise that pictures of these seeds begin with."""
         batch = self._batch([""] * len(seeds), [torch.zeros(0, 3, 1, 1)] * len(seeds), seeds)
-        return batch.randn(self.trainee.base.latent_shape(self.config.data.resolution), stream=1).cpu()
+        return batch.randn(self.trainee.base.latent_shape(self.config.data.resolution), "noise").cpu()
 
     def _sampled(self, how: Callable[..., Tensor], batch: Batch) -> Tensor:
         samples = self.config.samples
@@ -112,8 +112,8 @@ class Run:
         shape = base.latent_shape(batch.image.shape[-1])
         time = torch.full((1,), base.scheduler.config.num_train_timesteps // 2, device=self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self._half):
-            latents = base.encode(batch.image, batch.randn(shape, stream=0))
-            noisy = base.scheduler.add_noise(latents, batch.randn(shape, stream=1), time)
+            latents = base.encode(batch.image, batch.randn(shape, "latents"))
+            noisy = base.scheduler.add_noise(latents, batch.randn(shape, "noise"), time)
             conditions = self.trainee.conditions(batch)
             self.trainee.predict(noisy, time, conditions)
         recorded = conditions.subjects.maps

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..chance import stream
 from ..world.scenes import Placed, WorldScenes
 from .cases import batches
 from .fidelity import fidelity
@@ -98,7 +99,7 @@ class WorldMeasures:
 
     def _candidates(self, case: WorldCase) -> dict[str, list[Tensor]]:
         """Fitted drawings for each question; the right answer comes first."""
-        random = np.random.default_rng(case.seed)
+        random = stream("candidates", case.seed)
         first = case.plan.subjects[0]
         own = [self._small(placed) for placed in case.plan.subjects]
         others = [self._small(placed) for placed in self._strangers(case, random)]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..chance import stream
 from ..constraint import has_gradient
 from ..prompt import BoundPrompt, Entity, locate
 from .config import Config
@@ -28,7 +29,7 @@ class Batch:
     ids: (B, 77) tokens by text encoder; words: (B, S) positions of the entity words by text encoder.
     fused: (B, S) bool, the word is fused with its subject; valid: (B, S) bool, the image branch sees the subject.
     text, image_branch: (B, S) bool, which subjects the two constraints count.
-    masked: (B,) bool, denoising counts inside the masks only; time: (B,) in [0, 1) of the noise schedule.
+    masked: (B,) bool, denoising counts inside the masks only; time: (B,) timesteps of the noise schedule.
     noise: a seed for each sample's noise; records: where each sample comes from.
     latents: (B, C, h, w) of the image where the data brings them, or None.
     """
@@ -62,9 +63,9 @@ class Batch:
         """(3,): samples, subjects that the text constraint counts, subjects that the image constraint counts."""
         return torch.stack([torch.tensor(len(self.records)), self.text.sum(), self.image_branch.sum()]).float()
 
-    def randn(self, shape: tuple[int, ...], stream: int) -> Tensor:
-        """(B, *shape) noise, the same for a sample on any device; streams are independent of each other."""
-        seeds = (int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) for seed in self.noise)
+    def randn(self, shape: tuple[int, ...], purpose: str) -> Tensor:
+        """(B, *shape) noise, the same for a sample on any device; purposes are independent of each other."""
+        seeds = (int(stream(purpose, seed).integers(2**62)) for seed in self.noise)
         drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(drawn).to(self.image.device)
 
@@ -104,14 +105,16 @@ class Steps:
 class Collate:
     """Items of a dataset to a Batch: tokens, entity words, dropped conditions, noise."""
 
-    def __init__(self, tokenizers: Mapping[str, Any], config: Config) -> None:
+    def __init__(self, tokenizers: Mapping[str, Any], config: Config, timesteps: int) -> None:
+        """timesteps: of the noise schedule."""
         self.tokenizers = tokenizers
         self.config = config
+        self.timesteps = timesteps
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Batch:
-        draws = [np.random.default_rng([self.config.seed, item["index"]]) for item in items]
-        drop, masked, time = (torch.tensor([draw.random() for draw in draws]) for _ in range(3))
-        noise = [int(draw.integers(2**62)) for draw in draws]
+        drop = torch.tensor([one.random() for one in self._streams("drop", items)])
+        masked = torch.tensor([one.random() for one in self._streams("masked", items)])
+        time = torch.tensor([int(one.integers(self.timesteps)) for one in self._streams("time", items)])
         shares = self.config.drop
         no_text = drop < shares.both + shares.text
         no_image = (drop < shares.both) | (~no_text & (drop < shares.both + shares.text + shares.image))
@@ -135,7 +138,7 @@ class Collate:
             image_branch=has_gradient(valid, self.config.model.null_token) & seen,
             masked=(masked < self.config.loss.masked) & (valid & seen).any(dim=1),
             time=time,
-            noise=noise,
+            noise=[int(one.integers(2**62)) for one in self._streams("noise", items)],
             records=[item["record"] for item in items],
             latents=torch.stack([item["latents"] for item in items]) if "latents" in items[0] else None,
         )
@@ -158,6 +161,9 @@ class Collate:
             ).input_ids
             for encoder, tokenizer in self.tokenizers.items()
         }
+
+    def _streams(self, purpose: str, items: Sequence[dict[str, Any]]) -> Iterator[np.random.Generator]:
+        return (stream(purpose, self.config.seed, item["index"]) for item in items)
 
     def _words(self, items: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Tensor], Tensor]:
         """Positions of the entity words, and which of them stand in what is left of their captions."""

@@ -20,15 +20,14 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     base, loss = trainee.base, trainee.config.loss
     scheduler = base.scheduler
     shape = base.latent_shape(batch.image.shape[-1])
-    latents = base.encode(batch.image, batch.randn(shape, stream=0)) if batch.latents is None else batch.latents
-    noise = batch.randn(shape, stream=1)
-    time = (batch.time * scheduler.config.num_train_timesteps).long()
-    noisy = scheduler.add_noise(latents, noise, time)
+    latents = base.encode(batch.image, batch.randn(shape, "latents")) if batch.latents is None else batch.latents
+    noise = batch.randn(shape, "noise")
+    noisy = scheduler.add_noise(latents, noise, batch.time)
     conditions = trainee.conditions(batch)
-    predicted = trainee.predict(noisy, time, conditions)
+    predicted = trainee.predict(noisy, batch.time, conditions)
 
     epsilon = scheduler.config.prediction_type == "epsilon"
-    error = predicted - (noise if epsilon else scheduler.get_velocity(latents, noise, time))
+    error = predicted - (noise if epsilon else scheduler.get_velocity(latents, noise, batch.time))
     inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(dim=1, keepdim=True), error.shape[-2:])
     error = error * torch.where(batch.masked[:, None, None, None], inside, 1.0)
     found = {"denoise": error.square().mean(dim=(1, 2, 3))}

@@ -103,7 +103,7 @@ def _empty(config: Config, base: Base, subjects: int) -> Batch:
         text=flags,
         image_branch=flags,
         masked=torch.ones(size, dtype=torch.bool),
-        time=torch.zeros(size),
+        time=torch.zeros(size, dtype=torch.long),
         noise=[0] * size,
         records=[""] * size,
     )

@@ -25,7 +25,7 @@ def sample_latents(trainee: Trainee, batch: Batch, unconditional: Batch, steps: 
     scheduler = DDIMScheduler.from_config(trainee.base.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(steps, device=batch.image.device)
     shape = trainee.base.latent_shape(batch.image.shape[-1])
-    latents = batch.randn(shape, stream=1) * scheduler.init_noise_sigma
+    latents = batch.randn(shape, "noise") * scheduler.init_noise_sigma
     conditions, without = trainee.conditions(batch), trainee.conditions(unconditional)
     for time in scheduler.timesteps:
         times = time.expand(len(latents))

@@ -88,7 +88,7 @@ class Trainer:
         if state:
             load_weights(self.model, state.weights)
             load_optimizer(self.model, self.optimizer.optimizer, state.optimizer)
-        self.collate = Collate(trainee.base.tokenizers, config)
+        self.collate = self._collate(config)
 
     def run(self) -> None:
         """All steps that are left."""
@@ -107,6 +107,10 @@ class Trainer:
                 self._save(done)
             if config.samples.every and done % config.samples.every == 0:
                 self._sample(done)
+
+    def _collate(self, config: Config) -> Collate:
+        base = self.trainee.base
+        return Collate(base.tokenizers, config, base.scheduler.config.num_train_timesteps)
 
     def _loader(self, steps: range) -> DataLoader:
         accelerator, config = self.accelerator, self.config
@@ -189,7 +193,7 @@ class Trainer:
     def _sample(self, done: int) -> None:
         """A sheet of the data's first scenes, all conditions kept."""
         wanted = self.config.samples
-        collate = Collate(self.trainee.base.tokenizers, dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
+        collate = self._collate(dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
         items = Indexed(self.dataset)
         batch = collate([items[index] for index in range(wanted.count)]).to(self.accelerator.device)
         with self._averaged():

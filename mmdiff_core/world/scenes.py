@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..chance import stream
 from ..data.augment import fitted, recoloured, vary
-from ..data.order import Order, random_of
+from ..data.order import Order
 from ..errors import MMDiffError
 from .atlas import Atlas, Identity
 from .backgrounds import SCENES, background
@@ -137,7 +138,7 @@ class WorldScenes(Dataset):
         plan = self.plan(index)
         picture, masks = self.draw(plan)
         text, entities = plan.caption()
-        random = np.random.default_rng([plan.seed, 1])
+        random = stream("references", plan.seed)
         references = [self.reference(placed, random) for placed in plan.subjects]
         return {
             "image": torch.from_numpy(picture).movedim(-1, 0).float() / 127.5 - 1,
@@ -151,7 +152,7 @@ class WorldScenes(Dataset):
     def plan(self, index: int) -> Plan:
         """What item `index` shows."""
         first = self.identities[self._order[index]]
-        random = random_of(self.seed, index)
+        random = stream("scene", self.seed, index)
         scene = list(SCENES)[random.integers(len(SCENES))]
         look = list(LOOKS)[random.integers(len(LOOKS))] if random.random() < self.looks else PLAIN
         ground = SCENES[scene].ground
@@ -166,7 +167,7 @@ class WorldScenes(Dataset):
 
     def draw(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         """The picture, (H, W, 3) of 8 bits, and each subject's mask, (S, H, W) float32 in [0, 1]."""
-        random = np.random.default_rng([plan.seed, 0])
+        random = stream("drawing", plan.seed)
         side = self.resolution
         picture = np.array(background(plan.scene, side, random), np.float32)
         for placed in plan.subjects:

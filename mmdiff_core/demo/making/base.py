@@ -126,8 +126,8 @@ class Making(nn.Module):
     def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back;
         how badly attention is led."""
-        noise = batch.randn(batch.latents.shape[1:], stream=1)
-        time = (noisiness(batch.time) * scheduler.config.num_train_timesteps).long()
+        noise = batch.randn(batch.latents.shape[1:], "noise")
+        time = noisy_times(batch.time, scheduler.config.num_train_timesteps)
         noisy = scheduler.add_noise(batch.latents, noise, time)
         words, entities = self.look(batch)
         text, mask = self.context(batch, words, entities)
@@ -137,7 +137,7 @@ class Making(nn.Module):
         astray = misled(self.watchers, batch.masks * batch.valid[..., None, None], WORDS, entity_places(batch))
         weight = 1 + SUBJECT * inside
         photos = self.components.encode(batch.references[batch.valid] * 2 - 1)
-        read = (self.words.read_back(words) - photos.flatten(2).transpose(1, 2)).square().mean()
+        read = (self.words.read_back(words) - photos.flatten(2).transpose(1, 2)).square().sum() / max(1, photos.numel())
         return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read, astray
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -170,10 +170,12 @@ def entity_places(batch: Batch) -> Tensor:
     return nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
 
 
-def noisiness(even: Tensor) -> Tensor:
-    """Even draws in [0, 1) to shares of the schedule: a quarter in its last twentieth, where it is decided what goes
-    where, and the others by their square root."""
-    return torch.where(even < 0.25, 0.95 + 0.2 * even, ((4 * even - 1) / 3).clamp(min=0) ** 0.5)
+def noisy_times(even: Tensor, timesteps: int) -> Tensor:
+    """Timesteps drawn evenly to others: a quarter in the schedule's last twentieth, where it is decided what goes
+    where, and the others by the square root of their share."""
+    share = (even.double() + 0.5) / timesteps
+    share = torch.where(share < 0.25, 0.95 + 0.2 * share, ((4 * share - 1) / 3).clamp(min=0) ** 0.5)
+    return (share * timesteps).long()
 
 
 def scheduler() -> DDPMScheduler:
@@ -241,7 +243,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     shutil.copytree(work / "tokenizer", work / "base" / "tokenizer", dirs_exist_ok=True)
     model = accelerator.prepare(making)
     indices = Steps(range(done, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
-    collate = Collate({"l": tokenizer}, config)
+    collate = Collate({"l": tokenizer}, config, scheduler().config.num_train_timesteps)
     loader = DataLoader(Indexed(scenes), batch_sampler=indices, collate_fn=collate, num_workers=config.data.workers)
     noise, log = scheduler(), Log(path.parent) if accelerator.is_main_process else None
     for step, one in enumerate(loader, done):

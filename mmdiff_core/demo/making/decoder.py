@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ...chance import stream
 from ...files import read_safetensors, write_safetensors
 from ...world.atlas import Atlas
 from ...world.scenes import WorldScenes
@@ -97,7 +97,7 @@ class Crops(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         plan = self.scenes.plan(index)
         picture = torch.from_numpy(self.scenes.draw(plan)[0]).movedim(-1, 0).float() / 127.5 - 1
-        random = np.random.default_rng(index)
+        random = stream("crops", index)
         places = random.integers(0, (SIDE - CROP) // PATCH + 1, (CROPS, 2)) * PATCH
         return torch.stack([picture[:, y : y + CROP, x : x + CROP] for y, x in places])
 

@@ -13,12 +13,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
+from ...chance import stream
 from ...checkpoint import save_checkpoint
 from ...files import read_safetensors
 from ...photo import normalise
@@ -41,7 +41,7 @@ class References(Dataset):
         return PHOTOS
 
     def __getitem__(self, index: int) -> Tensor:
-        photo = self.scenes.reference(self.scenes.plan(index).subjects[0], np.random.default_rng(index))
+        photo = self.scenes.reference(self.scenes.plan(index).subjects[0], stream("photos", index))
         return torch.from_numpy(photo.copy()).movedim(-1, 0).float() / 255
 
 

@@ -63,7 +63,7 @@ def test_all_arms_start_from_the_same_noise(folder, monkeypatch):
     noise = []
 
     def record(trainee, batch, unconditional, steps, guidance):
-        noise.append(batch.randn((4, 16, 16), stream=1))
+        noise.append(batch.randn((4, 16, 16), "noise"))
         return torch.zeros(1, 3, 32, 32)
 
     monkeypatch.setattr("mmdiff_core.evaluation.run.sample", record)

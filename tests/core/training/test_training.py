@@ -43,7 +43,7 @@ def trainee_of(path):
     config = read_config(path)
     torch.manual_seed(config.seed)
     trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
-    data, collate = Indexed(Squares(SIDE, PHOTO, 0)), Collate(trainee.base.tokenizers, config)
+    data, collate = Indexed(Squares(SIDE, PHOTO, 0)), Collate(trainee.base.tokenizers, config, 1000)
     return SimpleNamespace(trainee=trainee, batch=lambda indices: collate([data[index] for index in indices]))
 
 
@@ -140,9 +140,9 @@ def test_the_right_prediction_has_no_loss(write, prediction):
     made = trainee_of(write(loss={"text": 0, "image": 0, "masked": 0}))
     base, batch = made.trainee.base, made.batch(range(4))
     base.scheduler.register_to_config(prediction_type=prediction)
-    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), 0))
-    noise = batch.randn(base.latent_shape(SIDE), 1)
-    signal_share = base.scheduler.alphas_cumprod[(batch.time * 1000).long()].sqrt().view(-1, 1, 1, 1)
+    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), "latents"))
+    noise = batch.randn(base.latent_shape(SIDE), "noise")
+    signal_share = base.scheduler.alphas_cumprod[batch.time].sqrt().view(-1, 1, 1, 1)
     velocity = signal_share * noise - (1 - signal_share**2).sqrt() * latents
     answers = {"epsilon": noise, "v_prediction": velocity}
     for name, answer in answers.items():
@@ -154,7 +154,7 @@ def test_the_right_prediction_has_no_loss(write, prediction):
 def test_masked_denoising_counts_inside_the_masks_only(write):
     made = trainee_of(write(loss={"text": 0, "image": 0, "masked": 1.0}, drop={"text": 0, "image": 0, "both": 0}))
     base, batch = made.trainee.base, made.batch(range(4))
-    noise = batch.randn(base.latent_shape(SIDE), 1)
+    noise = batch.randn(base.latent_shape(SIDE), "noise")
     inside = torch.nn.functional.max_pool2d(batch.masks.amax(dim=1, keepdim=True), 2)
     for where, counts in ((1 - inside, False), (inside, True)):
         made.trainee.predict = lambda *_, where=where: noise + where
@@ -164,7 +164,7 @@ def test_masked_denoising_counts_inside_the_masks_only(write):
 def test_latents_of_the_data_are_not_encoded_again(write):
     made = trainee_of(write())
     batch, base = made.batch([0, 1]), made.trainee.base
-    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), stream=0))
+    latents = base.encode(batch.image, batch.randn(base.latent_shape(SIDE), "latents"))
     brought = dataclasses.replace(batch, image=torch.zeros_like(batch.image), latents=latents)
     with torch.no_grad():
         wanted, found = made.trainee(losses, batch), made.trainee(losses, brought)
@@ -201,7 +201,9 @@ def test_a_word_beyond_the_encoder_is_no_subject(write):
     item = Squares(SIDE, PHOTO, 0)[1]
     late = "so " * 40
     far = {**item, "caption": late + item["caption"], "entities": [(a + 120, b + 120) for a, b in item["entities"]]}
-    batch = Collate(made.trainee.base.tokenizers, made.trainee.config)([{**far, "index": 0}, {**item, "index": 1}])
+    batch = Collate(made.trainee.base.tokenizers, made.trainee.config, 1000)(
+        [{**far, "index": 0}, {**item, "index": 1}]
+    )
     assert batch.valid.tolist() == [[False, False], [True, True]]
 
 
