@@ -20,7 +20,7 @@ CHOSEN, OTHER = (60, 220, 90), (255, 170, 0)
 folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
 
 
-class AnalyzeFace(io.ComfyNode):
+class AnalyzeFace(types.Node):
     """One face of every photo, for checkpoints that were trained with faces."""
 
     @classmethod

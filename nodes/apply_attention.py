@@ -4,7 +4,7 @@ from .host import types
 from .host.attention import apply_binding
 
 
-class ApplyAttention(io.ComfyNode):
+class ApplyAttention(types.Node):
     """The model draws the bound subjects."""
 
     @classmethod

@@ -10,7 +10,7 @@ PIXELS = 256
 LABEL = 20
 
 
-class AttentionMaps(io.ComfyNode):
+class AttentionMaps(types.Node):
     """Where each subject's word and photo acted."""
 
     @classmethod

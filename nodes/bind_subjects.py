@@ -9,7 +9,7 @@ from .host.text import bind
 MAX_SUBJECTS = 16
 
 
-class BindSubjects(io.ComfyNode):
+class BindSubjects(types.Node):
     """Words of the prompt become subjects."""
 
     @classmethod

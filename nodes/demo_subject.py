@@ -11,7 +11,7 @@ from .host import types
 NAMES = sorted(json.loads((SUBJECTS / "subjects.json").read_text())["drawings"])
 
 
-class DemoSubject(io.ComfyNode):
+class DemoSubject(types.Node):
     """A bundled picture to begin with."""
 
     @classmethod

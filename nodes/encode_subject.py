@@ -4,7 +4,7 @@ from .host import types
 from .host.vision import encode
 
 
-class EncodeSubject(io.ComfyNode):
+class EncodeSubject(types.Node):
     """Photos of one subject to what the prompt and the UNet need of it."""
 
     @classmethod

@@ -4,7 +4,7 @@ from .host import folders, types
 from .host.model import load_mmdiff
 
 
-class Load(io.ComfyNode):
+class Load(types.Node):
     """Load a checkpoint file, or a folder with the three released files."""
 
     @classmethod

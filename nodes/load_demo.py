@@ -4,7 +4,7 @@ from .host import types
 from .host.demo import load_demo
 
 
-class LoadDemo(io.ComfyNode):
+class LoadDemo(types.Node):
     """The small model that ships with the pack."""
 
     @classmethod

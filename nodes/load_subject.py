@@ -4,7 +4,7 @@ from ..mmdiff_core import load_subject
 from .host import folders, types
 
 
-class LoadSubject(io.ComfyNode):
+class LoadSubject(types.Node):
     """A subject that Save Subject wrote."""
 
     @classmethod

@@ -6,7 +6,7 @@ from ..mmdiff_core import MMDiffError
 from .host import types
 
 
-class PlaceSubject(io.ComfyNode):
+class PlaceSubject(types.Node):
     """Where in the picture, and when in sampling, one subject acts."""
 
     @classmethod

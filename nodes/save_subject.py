@@ -5,7 +5,7 @@ from ..mmdiff_core.files import path_within
 from .host import folders, types
 
 
-class SaveSubject(io.ComfyNode):
+class SaveSubject(types.Node):
     """Keep an encoded subject for other workflows."""
 
     @classmethod

@@ -130,6 +130,15 @@ def test_every_node_says_what_it_is(pack):
         assert all(one.display_name for one in schema.outputs), f"{name} has an output without a name"
 
 
+def test_an_error_says_which_node(pack):
+    with pytest.raises(ValueError, match="^Load MM-Diff: There is no checkpoint 'nowhere'"):
+        pack["MMDiffLoad"].execute(checkpoint="nowhere")
+    with pytest.raises(ValueError, match="^Load Subject: There is no subject 'nobody'"):
+        pack["MMDiffLoadSubject"].execute(subject="nobody")
+    base = {node.__base__.__name__ for node in pack.values()}
+    assert base == {"Node"}, "every node is a types.Node, whose errors begin with its name"
+
+
 def test_every_node_has_a_help_page(pack):
     """The host's page shows `docs/<node id>.md` of what the pack serves to the browser."""
     missing = [name for name in pack if not (ROOT / "js" / "docs" / f"{name}.md").is_file()]

@@ -14,7 +14,7 @@ NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser"
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 
 if COMFYUI:
-    sys.path.insert(0, str(HOST))
+    sys.path[:0] = [str(HOST), str(Path(__file__).parent)]
 else:
     collect_ignore_glob = ["test_*.py"]
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from live_server import GOLDEN, ROOT, STAND_INS
+from pages import run
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
-REPORT = "textarea[readonly]"
+REPORT = "[role=status][aria-label=Report]"
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +35,6 @@ def open_two_people(page, prompt: str, name: str = "Ada") -> int:
     return number
 
 
-def run(page) -> None:
-    """Queue the graph as the Run button does, and wait for the end."""
-    page.evaluate(
-        """() => new Promise((resolve, reject) => {
-            const failed = (event) => reject(event.detail.exception_message)
-            app.api.addEventListener("execution_success", resolve, { once: true })
-            app.api.addEventListener("execution_error", failed, { once: true })
-            app.queuePrompt(0)
-        })"""
-    )
-
-
 def widgets(page, number: int) -> list:
     return page.evaluate("number => app.graph.getNodeById(number).serialize().widgets_values", number)
 
@@ -57,7 +46,7 @@ def test_the_report_stands_in_the_node(page, vue_nodes):
     run(page)
     page.locator(REPORT).wait_for()
     token = 3 + vue_nodes
-    assert page.locator(REPORT).input_value().splitlines() == [
+    assert page.locator(REPORT).inner_text().splitlines() == [
         f"woman -> token {token} of both encoders, subject 1 'Ada'",
         f"man -> token {token + 3} of both encoders, subject 2 'Ben'",
     ]
@@ -84,14 +73,14 @@ def test_the_report_comes_back_with_its_tab(page):
     page.locator(REPORT).wait_for(state="detached")
     page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     page.locator(REPORT).wait_for()
-    assert page.locator(REPORT).input_value().startswith("woman -> token 3")
+    assert page.locator(REPORT).inner_text().startswith("woman -> token 3")
 
 
 def test_markup_in_a_prompt_and_a_name_is_text(page):
     open_two_people(page, f"a woman<|subj|> and a man<|subj|> at home, {HOSTILE}", name=HOSTILE)
     run(page)
     page.locator(REPORT).wait_for()
-    assert f"subject 1 '{HOSTILE}'" in page.locator(REPORT).input_value()
+    assert f"subject 1 '{HOSTILE}'" in page.locator(REPORT).inner_text()
     assert page.evaluate("window.pwned") is None
 
 
@@ -99,6 +88,6 @@ def test_markup_in_an_error_is_text(page):
     open_two_people(page, f"a woman<|subj:{HOSTILE}|> and a man<|subj|> at home")
     with pytest.raises(Exception, match="no subject has that name"):
         run(page)
-    page.get_by_role("button", name="View details").click()
-    page.get_by_text(f"The prompt says <|subj:{HOSTILE}|>").first.wait_for()
+    page.locator(".mmdiff-error", has_text=f"The prompt says <|subj:{HOSTILE}|>").wait_for()
+    page.locator(".p-toast-detail", has_text=f"The prompt says <|subj:{HOSTILE}|>").wait_for()
     assert page.evaluate("window.pwned") is None

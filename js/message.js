@@ -1,0 +1,36 @@
+// A message in a node: a report, or an error. It is a widget of the page's own kind, and no input.
+const WIDGET = "mmdiff_message"; // its name and its type, one that no front end has a widget for: they show the element
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("mm-diff.css", import.meta.url).href;
+document.head.append(style);
+
+/** Show a text in a node, in place of what stood there before. */
+export function say(node, text, { label, error = false }) {
+  let widget = find(node);
+  if (!widget) {
+    widget = node.addDOMWidget(WIDGET, WIDGET, document.createElement("div"), {
+      serialize: false,
+      getMinHeight: () => 64,
+    });
+    widget.serialize = false; // it stays out of saved workflows
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+  }
+  const { element } = widget;
+  element.className = error ? "mmdiff mmdiff-error" : "mmdiff";
+  element.setAttribute("role", error ? "alert" : "status");
+  element.setAttribute("aria-label", label);
+  element.tabIndex = 0;
+  element.textContent = text; // never HTML: prompts may hold anything
+}
+
+/** Take a node's error away; a report stays. */
+export function clearError(node) {
+  const widget = find(node);
+  if (widget?.element.getAttribute("role") === "alert") node.removeWidget(widget);
+}
+
+function find(node) {
+  return node.widgets?.find((one) => one.name === WIDGET);
+}

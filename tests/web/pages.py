@@ -1,0 +1,32 @@
+"""What tests do with a page of the front end."""
+
+import json
+from pathlib import Path
+
+from live_server import ROOT
+
+
+def template(name: str) -> dict:
+    """A shipped workflow."""
+    return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
+
+
+def load(page, graph: dict) -> None:
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+
+
+def vue_nodes(page, on: bool) -> None:
+    """Choose the renderer: the classic canvas, or Nodes 2.0."""
+    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
+
+
+def run(page) -> None:
+    """Queue the graph as the Run button does, and wait for the end. Raises with the host's message."""
+    page.evaluate(
+        """() => new Promise((resolve, reject) => {
+            const failed = (event) => reject(event.detail.exception_message)
+            app.api.addEventListener("execution_success", resolve, { once: true })
+            app.api.addEventListener("execution_error", failed, { once: true })
+            app.queuePrompt(0)
+        })"""
+    )
