@@ -1,7 +1,6 @@
 """What tests do with a page of the front end."""
 
 import json
-from pathlib import Path
 
 from live_server import ROOT
 
