@@ -133,7 +133,7 @@ def test_every_node_says_what_it_is(pack):
 def test_an_error_says_which_node(pack):
     with pytest.raises(ValueError, match="^Load MM-Diff: There is no checkpoint 'nowhere'"):
         pack["MMDiffLoad"].execute(checkpoint="nowhere")
-    with pytest.raises(ValueError, match="^Load Subject: There is no subject 'nobody'"):
+    with pytest.raises(ValueError, match="^Load Subject: There is no subject 'nobody"):
         pack["MMDiffLoadSubject"].execute(subject="nobody")
     without = [name for name, node in pack.items() if "Node" not in [base.__name__ for base in node.__mro__]]
     assert not without, f"{', '.join(without)}: no types.Node, whose errors begin with its name"
