@@ -1,8 +1,9 @@
 """Which word of the prompt is which subject.
 
-`<|subj|>` after a word binds it to the next subject in order, `<|subj:NAME|>` to the subject of that name. Without any
-marker, a subject whose name stands in the prompt binds to the last word of that phrase. Words become token positions
-per text encoder and per chunk of 77, by the encoder's own tokenizer.
+`<|subj|>` after a word binds it to the next subject in order, `<|subj:NAME|>` to the subject of that name, and
+`<|nobody|>` keeps every subject away from it. Without any marker for a subject, one whose name stands in the prompt
+binds to the last word of that phrase. Words become token positions per text encoder and per chunk of 77, by the
+encoder's own tokenizer.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from .errors import MMDiffError
 
-MARKER = re.compile(r"<\|\s*subj\s*(?::([^|]*))?\|>", re.IGNORECASE)
+_OPENING = re.compile(r"<\|\s*(subj|nobody)\s*(:|\|>)", re.IGNORECASE)
+_LEFT_OVER = re.compile(r"<\|\s*(?!startoftext|endoftext)[^\W\d_].*?(?:\|>|$)", re.IGNORECASE | re.MULTILINE)
 _SENTINEL = "<|subj|>"
-_CLOSED_WEIGHT = re.compile(r"(?:\s*(?::\s*[\d.]+\s*)?\))*\s*$")
+_CLOSED_WEIGHT = re.compile(r"(?:\s*(?::\s*[-+]?[\d.]+(?:e[-+]?\d+)?\s*)?\\?\))*\s*$", re.IGNORECASE)
 _LAST_WORD = re.compile(r"[^\s(]+$")
+_SCRIPTS_WITHOUT_SPACES = {"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
 
 Tokenize = Callable[[str], list[list[Any]]]
 """Text to chunks of tokens, in which start, end and padding are None; a token is an id or an embedding tensor."""
@@ -27,16 +30,20 @@ Tokenize = Callable[[str], list[list[Any]]]
 
 @dataclass(frozen=True)
 class Entity:
-    """One word bound to one subject. end: characters of the clean prompt up to and including the word."""
+    """One word bound to one subject, or to None: nobody. end: characters of the clean prompt up to the word's end."""
 
     word: str
     end: int
-    subject: int
+    subject: int | None
 
 
 @dataclass(frozen=True)
 class BoundPrompt:
-    """The prompt without markers, and its entity words in the order they stand in it."""
+    """The prompt without markers, and its entity words in the order they stand in it.
+
+    A space is put behind an entity word where an encoder would read on across its end: in scripts without spaces, and
+    between a sign that is no letter and the next one.
+    """
 
     text: str
     entities: tuple[Entity, ...]
@@ -50,14 +57,70 @@ class TokenPosition:
     index: int
 
 
+class Marker(NamedTuple):
+    """A marker as it stands in a prompt. name: of `<|subj:NAME|>`, or None; nobody: whether it is `<|nobody|>`."""
+
+    text: str
+    start: int
+    end: int
+    name: str | None
+    nobody: bool
+
+
+def find_markers(prompt: str, names: Sequence[str] = ()) -> list[Marker]:
+    """The markers of a prompt, in order. names: subjects' names, which may hold the signs that end a marker.
+
+    Raises MMDiffError for what begins like a marker and is none.
+    """
+    known = {_same_name(name) for name in names}
+    markers, read = [], 0
+    while opening := _OPENING.search(prompt, read):
+        start, end, name = opening.start(), opening.end(), None
+        if opening[2] == ":":
+            closings = [closing.start() for closing in re.finditer(r"\|>", prompt[end:])]
+            spelled = [prompt[end : end + closing] for closing in closings]
+            name = next((one for one in spelled if _same_name(one) in known), spelled[0] if spelled else None)
+            if name is None or opening[1].lower() != "subj":
+                break
+            end += len(name) + len("|>")
+        markers.append(Marker(prompt[start:end], start, end, name, opening[1].lower() == "nobody"))
+        read = end
+    if wrong := _LEFT_OVER.search(without_markers(prompt, markers)):
+        raise MMDiffError(
+            f"The prompt says {wrong[0]}, which is no marker. After a word, write <|subj|> for the next subject, "
+            "<|subj:NAME|> for the subject of that name, or <|nobody|> to keep the subjects away from it."
+        )
+    return markers
+
+
+def without_markers(prompt: str, markers: Sequence[Marker]) -> str:
+    """The prompt with these markers of it taken out."""
+    ends = [0, *(marker.end for marker in markers)]
+    starts = [*(marker.start for marker in markers), len(prompt)]
+    return "".join(prompt[end:start] for end, start in zip(ends, starts, strict=True))
+
+
 def bind_prompt(prompt: str, names: Sequence[str]) -> BoundPrompt:
     """Match a prompt with the subjects' names, given in socket order.
 
     Raises MMDiffError that says which subject or marker is left over, which name is unknown or doubled, which marker
     has no word before it, or which word has two.
     """
-    markers, names = list(MARKER.finditer(prompt)), [name.strip() for name in names]
-    return _bind_markers(prompt, markers, names) if markers else _bind_phrases(prompt, names)
+    names = [name.strip() for name in names]
+    markers = find_markers(prompt, names)
+    text = without_markers(prompt, markers)
+    subjects = _marked_subjects(markers, names)
+    entities, removed = [], 0
+    for marker, subject in zip(markers, subjects, strict=True):
+        entities.append(_entity(text[: marker.start - removed], subject, marker.text))
+        removed += len(marker.text)
+    if all(subject is None for subject in subjects):
+        entities += _bind_phrases(text, names)
+    entities.sort(key=lambda entity: entity.end)
+    for first, second in itertools.pairwise(entities):
+        if first.end == second.end:
+            raise MMDiffError(_two_markers(first, second))
+    return _cut(text, entities)
 
 
 def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
@@ -97,65 +160,58 @@ def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
     return located
 
 
-def _bind_markers(prompt: str, markers: list[re.Match[str]], names: Sequence[str]) -> BoundPrompt:
-    named = [marker[1].strip() for marker in markers if marker[1] is not None]
-    for name in named:
-        if names.count(name) != 1:
-            found = "no subject has that name" if name not in names else f"{names.count(name)} subjects have that name"
-            raise MMDiffError(
-                f"The prompt says <|subj:{name}|>, but {found}. The subjects are {_listed(names)}; "
-                "give each its own name on Encode Subject and use that."
-            )
-    unnamed = [index for index, name in enumerate(names) if name not in named]
-    plain = len(markers) - len(named)
-    if plain > len(unnamed):
+def _marked_subjects(markers: Sequence[Marker], names: Sequence[str]) -> list[int | None]:
+    """Which subject each marker means. Markers for nobody alone leave the subjects to their names in the prompt."""
+    places = {_same_name(name): index for index, name in enumerate(names)}
+    named = {}
+    for marker in markers:
+        if marker.name is not None:
+            same = [name for name in names if _same_name(name) == _same_name(marker.name)]
+            if len(same) != 1:
+                found = f"{len(same)} subjects have that name" if same else "no subject has that name"
+                raise MMDiffError(
+                    f"The prompt says {marker.text}, but {found}. The subjects are {_listed(names)}; "
+                    "give each its own name on Encode Subject and use that."
+                )
+            named[marker] = places[_same_name(marker.name)]
+    plain = [marker for marker in markers if marker.name is None and not marker.nobody]
+    unnamed = [index for index in range(len(names)) if index not in named.values()]
+    if len(plain) > len(unnamed):
         raise MMDiffError(
-            f"The prompt has {plain} <|subj|> marker{'s' * (plain != 1)} for {len(unnamed)} subject"
+            f"The prompt has {len(plain)} <|subj|> marker{'s' * (len(plain) != 1)} for {len(unnamed)} subject"
             f"{'s' * (len(unnamed) != 1)} ({_listed([names[index] for index in unnamed])}). "
             "Connect another subject or take the last marker away."
         )
-    if plain < len(unnamed):
-        left = _listed([names[index] for index in unnamed[plain:]])
+    if (plain or named) and len(plain) < len(unnamed):
+        left = _listed([names[index] for index in unnamed[len(plain) :]])
         raise MMDiffError(f"No marker is left in the prompt for {left}. Put <|subj|> after the word it is to be.")
-    following = iter(unnamed)
-    text, entities, read = "", [], 0
-    for marker in markers:
-        text += prompt[read : marker.start()]
-        read = marker.end()
-        subject = next(following) if marker[1] is None else names.index(marker[1].strip())
-        entities.append(_entity(text, subject, marker[0]))
-    for first, second in itertools.pairwise(entities):
-        if first.end == second.end:
-            raise MMDiffError(
-                f"The word '{second.word}' of the prompt has two markers, and one word is one subject. Give the other "
-                "subject a word of its own; several photos of one subject go as a batch into one Encode Subject."
-            )
-    return BoundPrompt(text + prompt[read:], tuple(entities))
+    subjects = {**named, **dict(zip(plain, unnamed, strict=False))}
+    return [subjects.get(marker) for marker in markers]
 
 
-def _bind_phrases(prompt: str, names: Sequence[str]) -> BoundPrompt:
+def _bind_phrases(prompt: str, names: Sequence[str]) -> list[Entity]:
+    folded, origins = _folded(prompt)
     taken: list[tuple[int, int]] = []
     entities = []
     for subject in sorted(range(len(names)), key=lambda index: -len(names[index])):
-        name = names[subject]
-        words = r"\s+".join(map(re.escape, name.split()))
-        phrase = rf"(?<!\w){words}(?!\w)"
-        found = re.finditer(phrase, prompt, re.IGNORECASE) if any(map(_ends, name)) else ()
-        spans = [match.span() for match in found]
+        words = r"\s+".join(map(re.escape, _folded(names[subject])[0].split()))
+        found = re.finditer(f"(?=({words}))", folded) if any(map(_ends, names[subject])) else ()
+        spans = [match.span(1) for match in found]
+        spans = [span for span in spans if not any(_inside(folded, place) for place in span)]
         span = next((span for span in spans if all(span[1] <= a or b <= span[0] for a, b in taken)), None)
         if span is None:
             raise MMDiffError(
-                f"Subject '{name}' stands nowhere in the prompt '{prompt}'"
+                f"Subject '{names[subject]}' stands nowhere in the prompt '{prompt}'"
                 f"{' but where another subject is' if spans else ''}. Write its name as a phrase, or put <|subj|> "
                 "after the word it is to be."
             )
         taken.append(span)
-        end = max(index for index in range(*span) if _ends(prompt[index])) + 1
-        entities.append(_entity(prompt[:end], subject, name))
-    return BoundPrompt(prompt, tuple(sorted(entities, key=lambda entity: entity.end)))
+        end = max(origins[index] for index in range(*span) if _ends(folded[index])) + 1
+        entities.append(_entity(prompt[:end], subject, names[subject]))
+    return entities
 
 
-def _entity(before: str, subject: int, marker: str) -> Entity:
+def _entity(before: str, subject: int | None, marker: str) -> Entity:
     """The word that ends the text before a marker; a closed weight, as in `(man:1.2)`, may stand between."""
     end = _CLOSED_WEIGHT.search(before).start()
     word = _LAST_WORD.search(before[:end])
@@ -165,9 +221,78 @@ def _entity(before: str, subject: int, marker: str) -> Entity:
     return Entity(word[0], end, subject)
 
 
+def _two_markers(first: Entity, second: Entity) -> str:
+    if first.subject is None and second.subject is None:
+        return f"The word '{second.word}' of the prompt is marked with <|nobody|> twice; take one away."
+    if first.subject is None or second.subject is None:
+        return (
+            f"The word '{second.word}' of the prompt is a subject and is marked with <|nobody|> too. Take one of the "
+            "two away; <|nobody|> belongs after a word that is to look like no subject."
+        )
+    return (
+        f"The word '{second.word}' of the prompt has two markers, and one word is one subject. Give the other "
+        "subject a word of its own; several photos of one subject go as a batch into one Encode Subject."
+    )
+
+
+def _cut(text: str, entities: Sequence[Entity]) -> BoundPrompt:
+    """Put a space behind each word whose end the encoder would otherwise read on across."""
+    cut, read, placed = "", 0, []
+    for entity in entities:
+        cut += text[read : entity.end]
+        read = entity.end
+        placed.append(replace(entity, end=len(cut)))
+        cut += " " * _reads_on(text[:read], text[read : read + 1])
+    return BoundPrompt(cut + text[read:], tuple(placed))
+
+
+def _reads_on(word: str, following: str) -> bool:
+    """Whether CLIP's tokenizer, which knows letters, digits and other signs, takes a whole word's end and what follows
+    for one piece. A lower case may end in another kind of sign: that of the Turkish I with a dot ends in the dot.
+    """
+    last = unicodedata.normalize("NFC", word.lower())[-1]
+    if not following or following.isspace() or last.isalnum() != following.isalnum():
+        return False
+    return not last.isalnum() or _without_spaces(last) or _without_spaces(following)
+
+
+def _inside(text: str, place: int) -> bool:
+    """Whether a place of a text is inside a word: a mark belongs to what is before it, scripts without spaces end
+    anywhere."""
+    if place in (0, len(text)):
+        return False
+    before, after = text[place - 1], text[place]
+    if unicodedata.category(after)[0] == "M":
+        return True
+    return all(_ends(c) and unicodedata.category(c)[0] != "S" and not _without_spaces(c) for c in (before, after))
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """A text as it is compared, in canonical decomposition and without case, and where each of its signs comes from."""
+    signs = [
+        (sign, place)
+        for place, character in enumerate(text)
+        for sign in unicodedata.normalize("NFD", unicodedata.normalize("NFD", character).casefold())
+    ]
+    runs = itertools.groupby(signs, key=lambda one: unicodedata.combining(one[0]) > 0)
+    ordered = [one for _, run in runs for one in sorted(run, key=lambda one: unicodedata.combining(one[0]))]
+    return "".join(sign for sign, _ in ordered), [place for _, place in ordered]
+
+
+def _same_name(name: str) -> str:
+    """What two spellings of one name have in common: composed letters and single spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
 def _ends(character: str) -> bool:
-    """Whether a word can end with it: a letter, a digit, '_', or a mark such as an accent or a vowel sign of Hindi."""
-    return character == "_" or unicodedata.category(character)[0] in "LMN"
+    """Whether a word can end with it: a letter, a digit, '_', an emoji, or a mark such as an accent or a vowel sign."""
+    category = unicodedata.category(character)[0]
+    return category in "LMN" or character == "_" or (category == "S" and not character.isascii())
+
+
+def _without_spaces(character: str) -> bool:
+    """Whether it is of a script that puts no spaces between words."""
+    return re.split("[ -]", unicodedata.name(character, ""))[0] in _SCRIPTS_WITHOUT_SPACES
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import MMDiffError
-from ..prompt import MARKER
+from ..prompt import find_markers, without_markers
 
 LIST, SOURCE = "pictures.json", "source.txt"
 
@@ -41,7 +41,7 @@ class Case:
     @property
     def text(self) -> str:
         """The prompt as a reader sees it."""
-        return MARKER.sub("", self.prompt)
+        return without_markers(self.prompt, find_markers(self.prompt))
 
     @property
     def group(self) -> str:

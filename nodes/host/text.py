@@ -12,7 +12,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ...mmdiff_core import MMDiffError, Subject, bind_prompt, locate
-from ...mmdiff_core.prompt import MARKER, BoundPrompt, TokenPosition
+from ...mmdiff_core.prompt import BoundPrompt, TokenPosition, find_markers
 from .lora import patch_text_encoders
 from .model import HostedMMDiff
 
@@ -61,10 +61,10 @@ def bind(
     binding, and a report. Raises MMDiffError where prompt and subjects do not match or the encoder is wrong.
     """
     _check(mmdiff, clip, subjects)
-    if marker := MARKER.search(negative_prompt):
+    if markers := find_markers(negative_prompt, [subject.name for subject in subjects]):
         raise MMDiffError(
-            f"Multi-Subject Binding: the negative prompt has the marker {marker[0]}; take it out. Subjects are bound "
-            "to words of the positive prompt alone."
+            f"Multi-Subject Binding: the negative prompt has the marker {markers[0].text}; take it out. Markers belong "
+            "into the positive prompt alone."
         )
     bound = bind_prompt(prompt, [subject.name for subject in subjects])
     clip = patch_text_encoders(clip, mmdiff.core)
@@ -217,7 +217,7 @@ def _pooled_at_end(clip: CLIP, plain: Tokens, fused: Tokens) -> dict[str, Tensor
 
 
 def _report(tokens: BoundTokens, subjects: list[Subject]) -> str:
-    """One line per entity word: which tokens of which encoder, which subject."""
+    """One line per entity word: which tokens of which encoder, which subject or nobody."""
     lines = []
     for number, entity in enumerate(tokens.prompt.entities):
         places = {encoder: positions[number] for encoder, positions in tokens.positions.items()}
@@ -229,6 +229,9 @@ def _report(tokens: BoundTokens, subjects: list[Subject]) -> str:
             where = next(iter(described.values())) + (" of both encoders" if len(described) > 1 else "")
         else:
             where = ", ".join(f"{text} of CLIP-{encoder.upper()}" for encoder, text in described.items())
+        if entity.subject is None:
+            lines.append(f"{entity.word} -> {where}, nobody")
+            continue
         subject = subjects[entity.subject]
         window = ""
         if (subject.start_percent, subject.end_percent) != (0.0, 1.0):

@@ -61,6 +61,26 @@ def tokens_of(word: str) -> list[int]:
         ("a (man<|subj|>:1.2)", ["Ada"], "a (man:1.2)", [("man", 0)]),
         ("a cafe\N{COMBINING ACUTE ACCENT}<|subj|>", ["Ada"], "a cafe\N{COMBINING ACUTE ACCENT}", None),
         ("an x_<|subj|>", ["Ada"], "an x_", [("x_", 0)]),
+        (r"a toy \(cute\)<|subj|>", ["Ada"], r"a toy \(cute\)", [("cute", 0)]),
+        (r"toy<|subj|> \(cute\)", ["Ada"], r"toy \(cute\)", [("toy", 0)]),
+        (r"(saber \(fate\):1.2)<|subj|> sits", ["Ada"], r"(saber \(fate\):1.2) sits", [("fate", 0)]),
+        (r"((saber \(fate\)):1e-1)<|subj|>", ["Ada"], r"((saber \(fate\)):1e-1)", [("fate", 0)]),
+        ("a toy<|subj:A|B|> sits", ["A|B"], "a toy sits", [("toy", 0)]),
+        ("a toy<|subj:A|>B|> sits", ["A|>B"], "a toy sits", [("toy", 0)]),
+        ("a toy<|subj:<|subj|>|> sits", ["<|subj|>"], "a toy sits", [("toy", 0)]),
+        ("a toy<|subj:)\\n(|>", [r")\n("], "a toy", [("toy", 0)]),
+        ("a toy<|subj:Ada\nLee|>", ["Ada Lee"], "a toy", [("toy", 0)]),
+        ("a toy<|subj:Zoe\N{COMBINING DIAERESIS}|>", ["Zo\xeb"], "a toy", [("toy", 0)]),
+        ("a toy<|subj:Zo\xeb|>", ["Zoe\N{COMBINING DIAERESIS}"], "a toy", [("toy", 0)]),
+        ("一个女孩<|subj|>在海边", ["Ada"], "一个女孩 在海边", [("一个女孩", 0)]),
+        ("the 狐<|subj|>, and 犬<|subj|>s", ADA_BO, "the 狐, and 犬 s", [("狐", 0), ("犬", 1)]),
+        ("लड़की<|subj|>, a toy", ["Ada"], "लड़की , a toy", [("लड़की", 0)]),
+        ("\u0130<|subj|>, a toy", ["Ada"], "\u0130 , a toy", [("\u0130", 0)]),
+        ("a \N{FOX FACE}<|subj|>!", ["Ada"], "a \N{FOX FACE} !", [("\N{FOX FACE}", 0)]),
+        ("a man<|subj|>, a woman<|nobody|>", ["Ada"], "a man, a woman", [("man", 0), ("woman", None)]),
+        ("a girl<|NoBody|>, a man<|subj:Ada|>", ["Ada"], "a girl, a man", [("girl", None), ("man", 0)]),
+        ("Ada and a woman<| nobody |>", ["Ada"], "Ada and a woman", [("Ada", 0), ("woman", None)]),
+        ("<|endoftext|> a man<|subj|>", ["Ada"], "<|endoftext|> a man", [("man", 0)]),
     ],
 )
 def test_markers(prompt, names, text, entities):
@@ -87,6 +107,15 @@ def test_markers(prompt, names, text, entities):
         ("meet Ada, then Bo.", ["  Ada ", "Bo"], [("Ada", 0), ("Bo", 1)]),
         ("a photo of Dr. X. on the beach", ["Dr. X."], [("X", 0)]),
         ("a.c and abc", ["abc", "a.c"], [("a.c", 1), ("abc", 0)]),
+        (r"saber \(fate\)", [r"saber \(fate\)"], [("fate", 0)]),
+        ("a photo of A|B", ["A|B"], [("A|B", 0)]),
+        ("Zoe\N{COMBINING DIAERESIS} sits", ["Zo\xeb"], [("Zoe\N{COMBINING DIAERESIS}", 0)]),
+        ("Zo\xeb sits", ["Zoe\N{COMBINING DIAERESIS}"], [("Zo\xeb", 0)]),
+        ("vi\xea\N{COMBINING DOT BELOW}t sits", ["vi\u1ec7t"], [("vi\xea\N{COMBINING DOT BELOW}t", 0)]),
+        ("GROSSE", ["gro\xdfe"], [("GROSSE", 0)]),
+        ("\u0130rem sits", ["i\N{COMBINING DOT ABOVE}rem"], [("\u0130rem", 0)]),
+        ("a \N{FOX FACE} sits", ["\N{FOX FACE}"], [("\N{FOX FACE}", 0)]),
+        ("ba a a", ["a a"], [("a", 0)]),
     ],
 )
 def test_names_as_phrases(prompt, names, entities):
@@ -126,6 +155,21 @@ def test_a_phrase_binds_inside_no_other_word():
         ("", ["Ada"], "Subject 'Ada' stands nowhere"),
         ("a man", [""], "Subject '' stands nowhere"),
         ("a man!!!", ["!!!"], "Subject '!!!' stands nowhere"),
+        ("Zoe\N{COMBINING DIAERESIS} sits", ["Zoe"], "Subject 'Zoe' stands nowhere"),
+        ("a man<|subject|>", ["man"], "The prompt says <|subject|>, which is no marker. After a word, write <|subj|>"),
+        ("a man<|subj", ["man"], "The prompt says <|subj, which is no marker"),
+        ("a man<|subj:Ada", ["Ada"], "The prompt says <|subj:Ada, which is no marker"),
+        ("a man<|subj:Ada|> and<|nobody:Bo|>", ["Ada"], "The prompt says <|nobody:Bo|>, which is no marker"),
+        ("<|nobody|> a man<|subj|>", ["Ada"], "The marker <|nobody|> stands at the start of the prompt"),
+        (
+            "a man<|subj|> and<|nobody|><|nobody|>",
+            ["Ada"],
+            "'and' of the prompt is marked with <|nobody|> twice",
+        ),
+        ("a man<|subj|><|nobody|>", ["Ada"], "'man' of the prompt is a subject and is marked with <|nobody|> too"),
+        ("a man<|nobody|><|subj|>", ["Ada"], "'man' of the prompt is a subject and is marked with <|nobody|> too"),
+        ("Ada<|nobody|>", ["Ada"], "'Ada' of the prompt is a subject and is marked with <|nobody|> too"),
+        ("a woman<|nobody|>", ["Ada"], "Subject 'Ada' stands nowhere in the prompt 'a woman'"),
     ],
 )
 def test_a_prompt_and_subjects_that_do_not_match(prompt, names, said):
@@ -186,6 +230,31 @@ def test_one_token_whatever_stands_around_it(prompt):
 def test_a_name_as_a_phrase_is_located_at_its_last_word():
     before = len(tokens_of("photo of the old"))
     assert at("photo of (the old Man:1.1) sits", ["the old man"]) == [(0, before + 1)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names", "before"),
+    [
+        (r"a toy \(cute\)<|subj|> sits", ["Ada"], "a toy \\(cute"),
+        ("一个女孩<|subj|>在海边", ["Ada"], "一个女孩"),
+        ("小明在海边", ["小明"], "小明"),
+        ("मेरी लड़की<|subj|>, sits", ["Ada"], "मेरी लड़की"),
+        ("a \u0130<|subj|>, sits", ["Ada"], "a \u0130"),
+        ("an x_<|subj|>), sits", ["Ada"], "an x_"),
+        ("cafe\N{COMBINING ACUTE ACCENT}<|subj|>s" + " ", ["Ada"], None),
+    ],
+)
+def test_the_token_before_the_marker_in_any_writing(prompt, names, before):
+    """The reference's rule: the marker cuts the text, and the token before it is the word's."""
+    if before is None:
+        with pytest.raises(MMDiffError, match="stands inside a word"):
+            at(prompt, names)
+    else:
+        assert at(prompt, names) == [(0, sum(len(tokens_of(part)) for part in WEIGHT.split(before)))]
+
+
+def test_nobodys_word_is_located_too():
+    assert at("man<|subj|> and woman<|nobody|>", ["Ada"]) == [(0, 1), (0, len(tokens_of("man and woman")))]
 
 
 def test_a_word_of_several_tokens_beyond_the_first_chunk():

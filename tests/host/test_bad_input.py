@@ -584,6 +584,10 @@ MISMATCHES = [
     ("a man, <|subj|>on the beach", ["Ada"], "behind 'a man, ', where there is no word to bind"),
     ("a man<|subj|><|subj|>", ["Ada", "Bo"], "The word 'man' of the prompt has two markers"),
     ("a man<|subj:Ada|><|subj:Bo|>", ["Ada", "Bo"], "The word 'man' of the prompt has two markers"),
+    ("<|nobody|> a man<|subj|>", ["Ada"], "at the start of the prompt, where there is no word"),
+    ("a man<|subj|> and a dog<|nobody|><|nobody|>", ["Ada"], "'dog' of the prompt is marked with <|nobody|> twice"),
+    ("a man<|subj|><|nobody|>", ["Ada"], "'man' of the prompt is a subject and is marked with <|nobody|> too"),
+    ("a man<|subject|>", ["Ada"], "The prompt says <|subject|>, which is no marker"),
     ("a man<|subj|>", [], "no subject is connected; connect Encode Subject or Load Subject to `subject_0`"),
 ]
 
@@ -595,8 +599,9 @@ def test_a_prompt_and_subjects_that_do_not_match(pack, people, refused, prompt, 
 
 
 def test_a_marker_in_the_negative_prompt(pack, people, refused):
-    with refused("negative prompt", "<|subj:Ada|>", "take it out"):
-        bound(pack, "a man<|subj|>", [people["Ada"]], "a man<|subj:Ada|>")
+    for marker in ("<|subj:Ada|>", "<|nobody|>"):
+        with refused("negative prompt", marker, "take it out"):
+            bound(pack, "a man<|subj|>", [people["Ada"]], f"a man{marker}")
 
 
 def test_a_socket_left_empty(pack, people):
@@ -611,6 +616,7 @@ def test_a_socket_left_empty(pack, people):
 NAMES = st.text(st.sampled_from("AdaBo zé男1-_.,:|()<>\\/'\"*+?[]{}^$\n\0"), max_size=6)
 PIECES = st.one_of(
     st.sampled_from(["a man", "Ada", "Bo", ",", ". ", " ", "(", ")", ":1.3)", "\\(", "embedding:x", "<|", "|>", "\n"]),
+    st.sampled_from(["\\)", "\u5c0f\u660e", "\u0130", "\u0308", "\U0001f98a", "\u0e19\u0e49\u0e33", "<|nobody|>"]),
     st.sampled_from(["<|subj|>", "<|subj:Ada|>", "<|subj:Bo |>", "<|subj:|>", "<|subj", "<|subject|>"]),
     st.text(max_size=5),
 )

@@ -3,6 +3,7 @@
 The host's tokenizers carry the real CLIP vocabulary, so no weights are needed to say where a word stands.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import comfy.sd1_clip
 import pytest
 import torch
 from graph import bound, mmdiff, module, subject
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from stack import golden
@@ -115,7 +116,11 @@ PROMPTS = {
     "accents": "Zoë<|subj|> in a naïve café<|subj|> at night",
     "accents as marks of their own": "a cafe\u0301<|subj|> at night",
     "no spaces between words": "女の子<|subj|>、公園で",
+    "letters behind, in a script without spaces": "一个女孩<|subj|>在海边和一只狗<|subj|>散步",
     "vowel signs": "एक हिन्दी<|subj|> किताब",
+    "a vowel sign, then a comma": "एक लड़की<|subj|>, घर में एक कुत्ता<|subj|>",
+    "a letter whose lower case is longer": "\u0130<|subj|>, \u0130zmir<|subj|>",
+    "an emoji": "a \U0001f98a<|subj|>, \U0001f436<|subj|>!",
     "emoji around": "\U0001f600 a man<|subj|> \U0001f468\u200d\U0001f469\u200d\U0001f467 happy",
     "newlines and many spaces": "a  photo\nof a\tman<|subj|>\n\non   the beach",
     "quotes": 'a "man<|subj|>" with a sign',
@@ -124,14 +129,46 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_the_word_is_the_reference_s(places, reference, prompt):
+def test_the_word_is_the_reference_s(pack, places, reference, prompt):
     wanted = reference_places(reference, prompt)
+    text = module(pack, "mmdiff_core").bind_prompt(prompt, ["Ada"] * prompt.count(TRIGGER)).text
     assert places(prompt) == both(wanted)
     ends = [before.split()[-1][-1].casefold() for before in prompt.split(TRIGGER)[:-1]]
     for place, end in zip(wanted, ends, strict=True):
-        ((token, weight),) = tokens_at(prompt.replace(TRIGGER, ""), place)
+        ((token, weight),) = tokens_at(text, place)
         assert token.endswith("</w>") and weight == 1.0
         assert not end.isascii() or token.endswith(f"{end}</w>")
+
+
+@pytest.mark.parametrize("prompt", [r"a toy \(cute\)<|subj|> here", r"(a toy \(cute\):1.2)<|subj|> here"])
+def test_escaped_parentheses_are_text(places, prompt):
+    """The host reads `\\(` as a parenthesis, and so as no weight: start, a, toy, ( -> cute."""
+    assert places(prompt) == both([(0, 4)])
+    assert {token for token, _ in tokens_at(prompt.replace(TRIGGER, ""), (0, 4))} == {"cute</w>"}
+
+
+def test_a_name_of_any_signs(pack, ada):
+    named = dataclasses.replace(ada, name="A|B")
+    (_, _, by_name), (_, _, in_order) = (
+        bound(pack, f"a toy{marker} on the beach", [named]) for marker in ("<|subj:A|B|>", TRIGGER)
+    )
+    assert by_name.words == in_order.words == ((2,),)
+
+
+def test_nobody_is_reported_and_no_subject_s(pack, ada):
+    output = pack["MMDiffBindSubjects"].execute(
+        mmdiff=mmdiff(pack),
+        clip=golden().clip,
+        prompt="a man<|subj|> and a woman<|nobody|>",
+        negative_prompt="",
+        subjects={"subject_0": ada},
+        width=0,
+        height=0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
+    assert output.args[2].words == ((2,),)
+    assert output.ui.as_dict()["text"][0].splitlines()[1] == "woman -> token 5 of both encoders, nobody"
 
 
 def test_a_marker_in_upper_case(pack, ada):
@@ -182,6 +219,7 @@ SPELLINGS = st.text(st.characters(categories=("Ll", "Lu", "Lo", "Nd"), max_codep
 
 
 @settings(max_examples=60, deadline=None)
+@example([("\u0130", True, ", ")])
 @given(
     st.lists(st.tuples(SPELLINGS, st.booleans(), st.sampled_from([" ", ", ", ". ", " - ", "! ", "\n"])), max_size=30)
 )
