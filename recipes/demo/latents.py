@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...files import read_safetensors, write_safetensors
-from ...world.scenes import WorldScenes
+from mmdiff_core.files import read_safetensors, write_safetensors
+from mmdiff_core.world.scenes import WorldScenes
 
 PATCH, CHANNELS = 8, 16
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from ...world.backgrounds import SCENES
-from ...world.captions import COLOUR_WORDS
-from ...world.looks import LOOKS
-from ...world.scenes import RELATIONS, WorldScenes
+from mmdiff_core.world.backgrounds import SCENES
+from mmdiff_core.world.captions import COLOUR_WORDS
+from mmdiff_core.world.looks import LOOKS
+from mmdiff_core.world.scenes import RELATIONS, WorldScenes
 
 LENGTH = 40
 """Tokens of a prompt: the longest caption of the world and some more."""

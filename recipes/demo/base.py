@@ -1,6 +1,6 @@
 """The demo's base: text encoder, UNet and vision tower, trained together from nothing.
 
-    python -m mmdiff_core.demo.making.base WORK --steps 3000
+    python -m recipes.demo.base WORK --steps 3000
 
 A base that has read the web can draw nearly anything if it is given the right vectors, which is what personalization
 builds on. One that knows three hundred names can't. So this one is also taught to listen to vectors: in a part of its
@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ...files import write_safetensors
-from ...photo import normalise
-from ...training.batches import Batch, Collate, Indexed, Steps
-from ...training.config import Config, config_of
-from ...training.state import State, load_optimizer, load_weights, optimizer_state, read_state, write_state
+from mmdiff_core.files import write_safetensors
+from mmdiff_core.photo import normalise
+from mmdiff_core.training.batches import Batch, Collate, Indexed, Steps
+from mmdiff_core.training.config import Config, config_of
+from mmdiff_core.training.state import State, load_optimizer, load_weights, optimizer_state, read_state, write_state
+
 from .latents import CHANNELS, PATCH, Components, LatentScenes
 from .muon import Muon
 from .routing import misled, watch
@@ -196,7 +197,7 @@ def configuration(work: Path, steps: int, batch: int) -> Config:
             "base": "from nothing",
             "vision": "from nothing",
             "out": str(work / "base-run"),
-            "data": {"kind": "mmdiff_core.demo.making.latents:LatentScenes", "resolution": SIDE, "workers": 1},
+            "data": {"kind": "recipes.demo.latents:LatentScenes", "resolution": SIDE, "workers": 1},
             "train": {
                 "steps": steps,
                 "batch": batch,
@@ -283,7 +284,7 @@ class Log:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.base", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.base", description=__doc__.split("\n")[0])
     parser.add_argument("work", type=Path, help="folder with atlas, components and tokenizer")
     parser.add_argument("--steps", type=int, default=3000, help="of the optimizer (default: 3000)")
     parser.add_argument("--batch", type=int, default=16, help="samples of one process in a step (default: 16)")

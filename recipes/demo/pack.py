@@ -1,4 +1,4 @@
-"""Put a trained base and checkpoint into the pack, in halves: `python -m mmdiff_core.demo.making.pack WORK RUN`."""
+"""Put a trained base and checkpoint into the pack, in halves: `python -m recipes.demo.pack WORK RUN`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
-from ...checkpoint import load_checkpoint, save_checkpoint
-from ...files import read_safetensors, write_safetensors
-from ...model.mmdiff import MMDiff
-from ...training.state import read_run
-from ...world.atlas import Atlas
-from .. import CHECKPOINT, FOLDER
+from mmdiff_core.checkpoint import load_checkpoint, save_checkpoint
+from mmdiff_core.demo import CHECKPOINT, FOLDER
+from mmdiff_core.files import read_safetensors, write_safetensors
+from mmdiff_core.model.mmdiff import MMDiff
+from mmdiff_core.training.state import read_run
+from mmdiff_core.world.atlas import Atlas
 
 FILES = {
     "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -57,7 +57,7 @@ def _about(work: Path, run: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.pack", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.pack", description=__doc__.split("\n")[0])
     parser.add_argument("work", type=Path, help="folder with `base`")
     parser.add_argument("run", type=Path, help="folder that `train` wrote")
     arguments = parser.parse_args()

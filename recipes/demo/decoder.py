@@ -1,6 +1,6 @@
 """The demo's VAE: an encoder that computes the components exactly, and a decoder trained to invert them.
 
-    python -m mmdiff_core.demo.making.decoder WORK --steps 3000
+    python -m recipes.demo.decoder WORK --steps 3000
 
 It has the shape of TAESD (Bohan 2023), which diffusers calls AutoencoderTiny and ComfyUI loads by itself: convolutions
 and ReLUs without norms, so that linear maps can be written into its weights. Nothing else depends on the decoder, so it
@@ -17,10 +17,11 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...chance import stream
-from ...files import read_safetensors, write_safetensors
-from ...world.atlas import Atlas
-from ...world.scenes import WorldScenes
+from mmdiff_core.chance import stream
+from mmdiff_core.files import read_safetensors, write_safetensors
+from mmdiff_core.world.atlas import Atlas
+from mmdiff_core.world.scenes import WorldScenes
+
 from .latents import CHANNELS, PATCH, Components, psnr
 from .muon import Muon
 
@@ -187,7 +188,7 @@ def main(work: Path, steps: int, every: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.decoder")
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.decoder")
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=int, default=100)

@@ -10,10 +10,10 @@ pytest.importorskip("diffusers")
 from diffusers import AutoencoderTiny  # noqa: E402
 
 from mmdiff_core.demo import FOLDER  # noqa: E402
-from mmdiff_core.demo.making.decoder import SCALE, make_vae  # noqa: E402
-from mmdiff_core.demo.making.latents import Components  # noqa: E402
-from mmdiff_core.demo.making.muon import Muon  # noqa: E402
-from mmdiff_core.demo.making.routing import Watched, misled, shown  # noqa: E402
+from recipes.demo.decoder import SCALE, make_vae  # noqa: E402
+from recipes.demo.latents import Components  # noqa: E402
+from recipes.demo.muon import Muon  # noqa: E402
+from recipes.demo.routing import Watched, misled, shown  # noqa: E402
 
 
 def encoded(vae: AutoencoderTiny, images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """A start for the adapter: heads that say of a reference what the base's visual words said.
 
-    python -m mmdiff_core.demo.making.imitate WORK CONFIG OUT
+    python -m recipes.demo.imitate WORK CONFIG OUT
 
 A base takes long to teach a fresh adapter where to look in a photo, for it only says how wrong a whole picture was. Its
 visual words are thrown away, but before that the heads learn from them directly, for minutes instead of hours: no UNet
@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
-from ...chance import stream
-from ...checkpoint import save_checkpoint
-from ...files import read_safetensors
-from ...photo import normalise
-from ...training.base import Base
-from ...training.config import read_config
-from ...training.model import Trainee
-from ...world.scenes import WorldScenes
+from mmdiff_core.chance import stream
+from mmdiff_core.checkpoint import save_checkpoint
+from mmdiff_core.files import read_safetensors
+from mmdiff_core.photo import normalise
+from mmdiff_core.training.base import Base
+from mmdiff_core.training.config import read_config
+from mmdiff_core.training.model import Trainee
+from mmdiff_core.world.scenes import WorldScenes
+
 from .base import PHOTO, SIDE, WORDS_FILE, VisualWords
 
 PHOTOS, BATCH, STEPS, RATE = 6000, 48, 1200, 2e-3
@@ -87,7 +88,7 @@ def _seen(base: Base, work: Path, seed: int) -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.imitate")
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.imitate")
     parser.add_argument("work", type=Path, help="folder with atlas, components and base")
     parser.add_argument("config", type=Path, help="the configuration that will be trained")
     parser.add_argument("out", type=Path, help="the checkpoint to write")

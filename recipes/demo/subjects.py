@@ -1,4 +1,4 @@
-"""Draw the bundled subjects, of names in the test split: `python -m mmdiff_core.demo.making.subjects PACKAGES`."""
+"""Draw the bundled subjects, of names in the test split: `python -m recipes.demo.subjects PACKAGES`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ...world.artwork import drawings, icon_names
-from ...world.packages import PACKAGES, fetch
-from .. import SUBJECTS
+from mmdiff_core.demo import SUBJECTS
+from mmdiff_core.world.artwork import drawings, icon_names
+from mmdiff_core.world.packages import PACKAGES, fetch
 
 CHOSEN = {
     "penguin": "fluent-3d",
@@ -39,6 +39,6 @@ def main(packages: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.subjects", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.subjects", description=__doc__)
     parser.add_argument("packages", type=Path, help="folder of the artwork's archives")
     main(parser.parse_args().packages)

@@ -1,4 +1,4 @@
-"""What is known before training: `python -m mmdiff_core.demo.making.prepare WORK`, with the atlas in WORK.
+"""What is known before training: `python -m recipes.demo.prepare WORK`, with the atlas in WORK.
 
 Writes `components.safetensors`, what latents are, and `tokenizer`, the words of the training split's captions.
 """
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ...world.atlas import Atlas
-from ...world.scenes import WorldScenes
+from mmdiff_core.world.atlas import Atlas
+from mmdiff_core.world.scenes import WorldScenes
+
 from .latents import CHANNELS, components, psnr
 from .tokens import make_tokenizer
 
@@ -30,6 +31,6 @@ def main(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core.demo.making.prepare")
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo.prepare")
     parser.add_argument("work", type=Path, help="folder with atlas.npz")
     main(parser.parse_args().work)
