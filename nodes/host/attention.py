@@ -7,6 +7,7 @@ of nodes does not matter and no other node ever finds anything of ours to change
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,6 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from .base import Layer, attention_layers, check_base
 from .keys_values import keys_values
 from .lora import patch_unet
 from .regions import reach
-from .rows import MARK, Chunk, chunks_of_rows, mark_rows
+from .rows import MARK, Meaning, mark_rows, repeated_rows
 from .text import Binding
 
 KEY = "mmdiff"
@@ -34,12 +34,11 @@ KEY = "mmdiff"
 
 @dataclass(frozen=True)
 class Applied:
-    """One binding on a model: how strongly, how subjects are kept apart, and the UNet LoRA as it was patched in."""
+    """One binding on a model: how strongly, and whether subjects are kept apart by their words."""
 
     binding: Binding
     weight: float
     by_word: bool
-    patched: dict[str, LoRAAdapter]
 
 
 def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word: bool) -> ModelPatcher:
@@ -51,10 +50,9 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
     layers = check_base(model, mmdiff)
     model = model.clone()
     before: tuple[Applied, ...] = model.get_attachment(KEY) or ()
-    patched = next((one.patched for one in before if one.binding.mmdiff.core.source == mmdiff.source), None)
-    if patched is None:
-        patched = patch_unet(model, mmdiff, layers)
-    applied = (*before, Applied(binding, weight, by_word, patched))
+    if all(one.binding.mmdiff.core.source != mmdiff.source for one in before):
+        patch_unet(model, mmdiff, layers)
+    applied = (*before, Applied(binding, weight, by_word))
     model.set_attachments(KEY, applied)
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _open_run(applied)), (WrappersMP.APPLY_MODEL, _bind_call)):
         model.remove_wrappers_with_key(kind, KEY)
@@ -63,24 +61,29 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
 
 
 class Run:
-    """What lives as long as one sampling run: the windows as sigmas, and the subjects' keys and values.
+    """What lives as long as one sampling run: what its rows mean, the windows as sigmas, and the subjects' keys and
+    values.
 
     latent_size: (H, W) of the whole latent.
     """
 
-    def __init__(self, applied: tuple[Applied, ...], model_sampling: Any, latent_size: tuple[int, int]) -> None:
+    def __init__(self, applied: tuple[Applied, ...], guider: Any, latent_size: tuple[int, int]) -> None:
+        patcher = guider.model_patcher
         self.applied = applied
         self.latent_size = latent_size
+        self.meanings = mark_rows(guider.conds, [one.binding for one in applied], latent_size, patcher.load_device)
+        self.uuids = {cond["uuid"] for group in guider.conds.values() for cond in group}
+        sampling = patcher.get_model_object("model_sampling")
         self.windows = [
             [
-                (model_sampling.percent_to_sigma(s.start_percent), model_sampling.percent_to_sigma(s.end_percent))
+                (sampling.percent_to_sigma(s.start_percent), sampling.percent_to_sigma(s.end_percent))
                 for s in one.binding.subjects
             ]
             for one in applied
         ]
         self.layers: dict[int, list[Layer]] = {}
         self.cache: dict[Any, tuple[Tensor, Tensor]] = {}
-        self.warned = False
+        self.warned: set[str] = set()
 
     def active(self, number: int, sigma: float) -> tuple[int, ...]:
         """The subjects of an applied binding that act at a noise level."""
@@ -93,25 +96,28 @@ class Run:
         return self.layers[id(diffusion_model)]
 
     def warn_once(self, message: str) -> None:
-        if not self.warned:
+        if message not in self.warned:
             logging.warning("MM-Diff: %s", message)
-            self.warned = True
+            self.warned.add(message)
 
     def keys_values(
         self, layer: Layer, active: tuple[tuple[int, tuple[int, ...]], ...], like: Tensor, patcher: ModelPatcher
     ) -> tuple[Tensor, Tensor]:
-        """(1, T, C) keys and weighted values of applied bindings' active subjects, computed once in a run.
+        """(1, T, C) keys and weighted values of applied bindings' active subjects, computed once in a run, or once for
+        each strength where a hook changes the layer's weights on the way.
 
         active: pairs of an applied binding's number and its active subjects.
         """
-        key = (layer.path, active, like.device, like.dtype, patcher.current_hooks)
+        hooks = patcher.current_hooks
+        strengths = tuple(hook.strength for hook in hooks.hooks) if hooks is not None else ()
+        key = (layer.path, active, like.device, like.dtype, hooks, strengths)
         if key not in self.cache:
             parts = []
             for number, indices in active:
                 one = self.applied[number]
                 subjects = [one.binding.subjects[index] for index in indices]
                 tokens = torch.cat([subject.tokens for subject in subjects]).to(like)
-                k, v = keys_values(layer, tokens, one.binding.mmdiff.core, one.patched, patcher)
+                k, v = keys_values(layer, tokens, one.binding.mmdiff.core, patcher)
                 weights = torch.cat([like.new_full((len(s.tokens),), one.weight * s.weight) for s in subjects])
                 parts.append((k, v * weights[:, None]))
             k, v = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
@@ -122,9 +128,7 @@ class Run:
 def _open_run(applied: tuple[Applied, ...]) -> Callable:
     def open_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
-        mark_rows(guider.conds, [one.binding for one in applied])
-        model_sampling = guider.model_patcher.get_model_object("model_sampling")
-        guider.model_options["transformer_options"][KEY] = Run(applied, model_sampling, tuple(noise.shape[-2:]))
+        guider.model_options["transformer_options"][KEY] = Run(applied, guider, tuple(noise.shape[-2:]))
         with _uncompiled(guider.model_patcher):
             return executor(noise, *args, **kwargs)
 
@@ -156,12 +160,17 @@ def _bind_call(
     """Wrap the cross-attention slots for one call of the model, where some row has an active subject."""
     options = transformer_options or {}
     run: Run | None = options.get(KEY)
-    chunks: list[Chunk] | None = kwargs.pop(MARK, None)
-    if run is not None and chunks is None:
+    rows: Tensor | None = kwargs.pop(MARK, None)
+    if run is not None and rows is None and not run.uuids.isdisjoint(options.get("uuids", ())):
         run.warn_once("another node dropped the marks of this batch's rows, so they get no subjects.")
-    if run is not None and chunks is not None:
-        call = Call(run, chunks, tuple(options["cond_or_uncond"]), executor.class_obj.current_patcher, float(t[0]))
+    if run is not None and rows is not None:
+        call = Call(run, rows, options.get("cond_or_uncond", ()), executor.class_obj.current_patcher, float(t[0]))
         if call.active:
+            if x.shape[-2:] != rows.shape[-2:] and call.placed:
+                run.warn_once(
+                    "another node runs the model on a part or at another size of the picture and does not say where "
+                    "it lies, so regions of subjects are scaled to it."
+                )
             slots = options.get("patches_replace", {})
             cross = slots.get("attn2", {})
             bound = {
@@ -175,19 +184,28 @@ def _bind_call(
 class Call:
     """One call of the model: who is active in which rows.
 
-    order: the host's list that says where each chunk comes from, copied: an attention couple changes it in place.
-    active: for each applied binding with any, the subjects that act at this noise level.
+    rows: (B, 3, H, W) the rows' marks. order: the host's list that says where each chunk of rows comes from, copied: an
+    attention couple changes it in place. active: for each applied binding with any, the subjects that act at this noise
+    level.
     """
 
-    def __init__(
-        self, run: Run, chunks: list[Chunk], order: tuple[int, ...], patcher: ModelPatcher, sigma: float
-    ) -> None:
+    def __init__(self, run: Run, rows: Tensor, order: Sequence[int], patcher: ModelPatcher, sigma: float) -> None:
         self.run = run
-        self.chunks = chunks
-        self.order = order
+        self.meanings = [run.meanings[number] for number in rows[:, 0, 0, 0].tolist()]
+        self.places = rows[:, 1:]
+        self.order = tuple(order)
         self.patcher = patcher
-        numbers = {number for chunk in chunks for number in chunk.bindings}
+        numbers = {number for meaning in self.meanings for number in meaning.bindings}
         self.active = {number: active for number in numbers if (active := run.active(number, sigma))}
+
+    @property
+    def placed(self) -> bool:
+        """Whether an active subject is limited to a region."""
+        return any(
+            self.run.applied[number].binding.subjects[index].region is not None
+            for number, active in self.active.items()
+            for index in active
+        )
 
 
 class BoundSlot:
@@ -199,41 +217,37 @@ class BoundSlot:
         self.occupant = occupant
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        heads = extra_options["n_heads"]
+        call, heads = self.call, self.layer.attention.heads
         if self.occupant is not None:
             out = self.occupant(q, k, v, extra_options).clone()
         else:
-            out = optimized_attention(
-                q, k, v, heads, attn_precision=extra_options["attn_precision"], transformer_options=extra_options
-            )
-        call = self.call
-        grown = extra_options.get("cond_or_uncond_couple", extra_options["cond_or_uncond"])
-        chunks = chunks_of_rows(call.chunks, call.order, grown)
-        if chunks is None or q.shape[0] % len(chunks):
+            precision = extra_options.get("attn_precision")
+            out = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
+        grown = extra_options.get("cond_or_uncond_couple", extra_options.get("cond_or_uncond", call.order))
+        rows = repeated_rows(len(call.meanings), call.order, grown)
+        if len(rows) != len(q):
             call.run.warn_once("another node rearranged the rows of this batch, so they get no subjects.")
             return out
-        batch = q.shape[0] // len(chunks)
-        for place, chunk in enumerate(chunks):
-            rows = slice(place * batch, (place + 1) * batch)
-            numbers = [number for number in chunk.bindings if number in call.active]
-            if numbers:
-                own = chunk._replace(words=chunk.words and len(chunks) == len(call.chunks))
-                block = extra_options["activations_shape"][-2:]
-                out[rows].add_(self._term(q[rows], k[rows], heads, numbers, own, block))
+        coupled = len(rows) != len(call.meanings)
+        block = extra_options["activations_shape"][-2:]
+        for meaning, alike in itertools.groupby(range(len(rows)), lambda place: call.meanings[rows[place]]):
+            here = list(alike)
+            if any(number in call.active for number in meaning.bindings):
+                own = meaning._replace(words=meaning.words and not coupled)
+                part = slice(here[0], here[-1] + 1)
+                out[part].add_(self._term(q[part], k[part], own, call.places[rows[part]], block))
         return out
 
-    def _term(
-        self, q: Tensor, k_text: Tensor, heads: int, numbers: list[int], chunk: Chunk, block: Sequence[int]
-    ) -> Tensor:
-        """The subjects' term of one chunk's rows, (batch, N, C), in a block of size (h, w)."""
-        run = self.call.run
-        active = tuple((n, self.call.active[n]) for n in numbers)
+    def _term(self, q: Tensor, k_text: Tensor, meaning: Meaning, places: Tensor, block: Sequence[int]) -> Tensor:
+        """The subjects' term, (B, N, C), of rows that mean the same and lie at `places`, in a block of size (h, w)."""
+        run, heads = self.call.run, self.layer.attention.heads
+        active = tuple((n, self.call.active[n]) for n in meaning.bindings if n in self.call.active)
         k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, active, q, self.call.patcher))
-        subjects = [run.applied[n].binding.subjects[i] for n in numbers for i in self.call.active[n]]
-        words = [run.applied[n].binding.words[i] for n in numbers for i in self.call.active[n]]
+        subjects = [run.applied[n].binding.subjects[i] for n, indices in active for i in indices]
+        words = [run.applied[n].binding.words[i] for n, indices in active for i in indices]
         sizes = [len(subject.tokens) for subject in subjects]
-        limits = reach(subjects, sizes, block, chunk.area, run.latent_size, q)
-        if not (chunk.words and any(run.applied[n].by_word for n in numbers)):
+        limits = reach(subjects, sizes, block, places, run.latent_size, q)
+        if not (meaning.words and any(run.applied[n].by_word for n, _ in active)):
             return subject_term(q, k, v, heads, limits)
         gates = word_gates(word_maps(q, k_text, words, heads))
         return gated_subject_term(q, k, v, heads, sizes, gates, limits)

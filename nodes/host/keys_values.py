@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.weight_adapter.lora import LoRAAdapter
 from torch import Tensor
 
 from ...mmdiff_core import MMDiff
 from ...mmdiff_core.model.lora import LoRAPair
 from .base import Layer
+from .lora import share
 
 
-def keys_values(
-    layer: Layer, tokens: Tensor, mmdiff: MMDiff, patched: dict[str, LoRAAdapter], patcher: ModelPatcher
-) -> tuple[Tensor, Tensor]:
+def keys_values(layer: Layer, tokens: Tensor, mmdiff: MMDiff, patcher: ModelPatcher) -> tuple[Tensor, Tensor]:
     """(T, D) subject tokens, on the layer's device and in its compute type, to (1, T, C) keys and values.
 
-    patched: the UNet LoRA as it was patched into the model, by weight key; patcher: the model's current patcher.
+    patcher: the model's current patcher.
     """
     pairs = mmdiff.unet[str(layer.number)] if str(layer.number) in mmdiff.unet else {}  # noqa: SIM401 (a ModuleDict has no get)
     projected = []
@@ -29,7 +27,7 @@ def keys_values(
         key = f"{layer.path}.{name}.weight"
         out = getattr(layer.attention, name)(tokens).float()
         if f"{name}_lora" in pairs:
-            out = out - _share(patcher, key, patched[key]) * _low_rank(pairs[f"{name}_lora"], tokens)
+            out = out - share(patcher.patches.get(key, ()), mmdiff) * _low_rank(pairs[f"{name}_lora"], tokens)
         if f"{name}_lora_image" in pairs:
             out = out + _low_rank(pairs[f"{name}_lora_image"], tokens)
         projected.append(out.to(tokens.dtype).unsqueeze(0))
@@ -39,13 +37,3 @@ def keys_values(
 def _low_rank(pair: LoRAPair, tokens: Tensor) -> Tensor:
     down, up = (layer.weight.to(tokens.device, torch.float32) for layer in (pair.down, pair.up))
     return tokens.float() @ down.T @ up.T
-
-
-def _share(patcher: ModelPatcher, key: str, ours: LoRAAdapter) -> float:
-    """How much of our LoRA is in the weight: nodes patched in after it may scale all that came before."""
-    share = 0.0
-    for strength, patch, strength_model, *_ in patcher.patches.get(key, ()):
-        share *= strength_model
-        if patch is ours:
-            share += strength
-    return share

@@ -16,6 +16,7 @@ from ...mmdiff_core.model.attention import subject_term, word_maps
 from .attention import KEY, Run
 from .base import Layer, attention_layers
 from .regions import reach
+from .rows import places
 from .text import Binding, Conditioning
 
 
@@ -30,11 +31,11 @@ class Recorder:
         self.total = total
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        heads = extra_options["n_heads"]
+        heads = self.layer.attention.heads
         if self.occupant is not None:
             out = self.occupant(q, k, v, extra_options)
         else:
-            out = optimized_attention(q, k, v, heads, attn_precision=extra_options["attn_precision"])
+            out = optimized_attention(q, k, v, heads, attn_precision=extra_options.get("attn_precision"))
         words = word_maps(q, k, self.binding.words, heads)
         photos = self._photos(q, out, heads, extra_options)
         maps = torch.stack([words, photos], dim=-1).mean(dim=0)  # (N, S, 2)
@@ -53,7 +54,8 @@ class Recorder:
         for subject in active:
             alone = ((number, (subject,)),)
             k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, alone, q, self.model))
-            limits = reach([self.binding.subjects[subject]], [k.shape[1]], block, None, run.latent_size, q)
+            whole = places(run.latent_size, q.device)
+            limits = reach([self.binding.subjects[subject]], [k.shape[1]], block, whole, run.latent_size, q)
             term = subject_term(q, k, v, heads, limits)
             sizes[..., subject] = term.norm(dim=-1) / text.norm(dim=-1).clamp_min(1e-12)
         return sizes

@@ -1,84 +1,112 @@
-"""Which rows of a batch get which subjects, told by their conditioning.
+"""Which rows of a batch get which subjects, and where in the picture each row lies, told by the rows themselves.
 
-At the start of a sampling run every conditioning is given a mark that says which of the model's bindings it carries.
-The mark travels as a model condition, so the host itself keeps it with the rows: however a sampler orders, drops,
-batches or crops them, and also where it fills in a row for an area from another conditioning.
+At the start of a sampling run every conditioning is given a row mark: a picture of the latent's size among its model
+conditions, in which each pixel holds the number of what the conditioning means and its own place. The host and other
+nodes treat it as they treat the latent, so it goes wherever the rows go: repeated, stacked, reordered, cut into tiles.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from comfy.conds import CONDRegular
+import torch
+from comfy.conds import CONDNoiseShape
+from torch import Tensor
 
-from .text import CONDITIONING_KEY, Binding
+from .text import CONDITIONING_KEY, WINDOW_KEY, Binding
 
 MARK = "mmdiff_rows"
 
 
-class Chunk(NamedTuple):
-    """The rows of one conditioning in a batch.
+class Meaning(NamedTuple):
+    """What a conditioning means to its rows.
 
-    bindings: numbers of the applied bindings its rows get. words: whether its text is those bindings' own prompt, so
-    that their entity words stand in it. area: the crop it is run on, (height, width, y, x) in latent pixels, or None
-    for the whole picture.
+    bindings: numbers of the applied bindings they get. words: whether its text is those bindings' own prompt, so that
+    their entity words stand in it.
     """
 
     bindings: tuple[int, ...]
     words: bool
-    area: tuple[int, ...] | None = None
 
 
-class RowMark(CONDRegular):
-    """A model condition whose value is a Chunk; marks of different rows go into one batch as a list of chunks."""
-
-    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs: object) -> RowMark:
-        return RowMark(self.cond._replace(area=tuple(area) if area is not None else None))
-
-    def can_concat(self, other: RowMark) -> bool:
-        return True
-
-    def concat(self, others: list[RowMark]) -> list[Chunk]:
-        return [self.cond, *(other.cond for other in others)]
-
-    def size(self) -> list[int]:
-        return [1]
+def places(size: Sequence[int], device: torch.device) -> Tensor:
+    """(1, 2, H, W) the row and column of each pixel of a whole latent of this size."""
+    down, across = (torch.arange(side, dtype=torch.int32, device=device) for side in size)
+    return torch.stack(torch.meshgrid(down, across, indexing="ij"))[None]
 
 
-def mark_rows(conds: dict[str, list[dict]], bindings: Sequence[Binding]) -> None:
-    """Mark a run's conditionings (the guider's own copies, by name) with the bindings they carry.
+def mark_rows(
+    conds: dict[str, list[dict]], bindings: Sequence[Binding], size: Sequence[int], device: torch.device
+) -> list[Meaning]:
+    """Mark a run's conditionings (the guider's own copies, by name) with what they mean, which is returned.
 
-    A binding that no conditioning carries, because other nodes rebuilt them, goes to the positive ones, with a warning.
+    size: (H, W) of the whole latent. A conditioning made for a stretch of sampling is kept to that stretch. One that
+    was zeroed out says nothing any more and gets no subject. Where no conditioning carries a binding of the model,
+    because other nodes rebuilt them, the positive ones get all of them, with a warning.
     """
-    carried = {cond.get(CONDITIONING_KEY) for group in conds.values() for cond in group}
-    orphans = {number for number, binding in enumerate(bindings) if binding.id not in carried}
-    if orphans and "positive" in conds:
-        names = ", ".join(f"'{s.name}'" for number in sorted(orphans) for s in bindings[number].subjects)
+    numbers = {binding.id: number for number, binding in enumerate(bindings)}
+    carried = {cond[CONDITIONING_KEY] for group in conds.values() for cond in group if CONDITIONING_KEY in cond}
+    adopted = () if carried & numbers.keys() else tuple(range(len(bindings)))
+    if adopted and "positive" in conds:
         logging.warning(
-            "MM-Diff: no conditioning of this run comes from the Multi-Subject Binding of %s (another node rebuilt "
-            "it?), so every positive prompt gets the subject.",
-            names,
+            "MM-Diff: no conditioning of this run comes from the Multi-Subject Binding that is on the model, so every "
+            "positive prompt gets %s, and 'by word' acts as 'reference'.",
+            ", ".join(f"'{subject.name}'" for binding in bindings for subject in binding.subjects),
         )
+    meanings: list[Meaning] = []
+    where = places(size, device)
     for group, members in conds.items():
+        conds[group] = members = [cond for cond in members if _within_its_stretch(cond)]
         for cond in members:
-            own = {number for number, binding in enumerate(bindings) if binding.id == cond.get(CONDITIONING_KEY)}
-            adopted = orphans if group == "positive" else set()
-            mark = RowMark(Chunk(tuple(sorted(own | adopted)), words=not adopted))
-            cond["model_conds"] = {**cond["model_conds"], MARK: mark}
+            number = numbers.get(cond.get(CONDITIONING_KEY))
+            text = cond.get("cross_attn")
+            if text is not None and not text.any():
+                if number is not None and group == "positive":
+                    logging.warning("MM-Diff: the positive prompt was zeroed out, so it gets no subjects.")
+                meaning = Meaning((), words=False)
+            elif number is None:
+                meaning = Meaning(adopted if group == "positive" else (), words=False)
+            else:
+                last = max(itertools.chain.from_iterable(bindings[number].words))
+                meaning = Meaning((number,), words=last < text.shape[1])
+            if meaning not in meanings:
+                meanings.append(meaning)
+            mark = torch.cat([torch.full_like(where[:, :1], meanings.index(meaning)), where], dim=1)
+            cond["model_conds"] = {**cond["model_conds"], MARK: CONDNoiseShape(mark)}
+    return meanings
 
 
-def chunks_of_rows(chunks: list[Chunk], order: Sequence[int], grown: Sequence[int]) -> list[Chunk] | None:
-    """The chunks after an attention couple repeated the conditional ones for its regions, or None if it can't be told.
+def _within_its_stretch(cond: dict) -> bool:
+    """Limit a conditioning, which other nodes may have timed anew, to the stretch it was made for; False if none is
+    left of it."""
+    if WINDOW_KEY in cond:
+        start, end = cond[WINDOW_KEY]
+        cond["start_percent"] = max(start, cond.get("start_percent", start))
+        cond["end_percent"] = min(end, cond.get("end_percent", end))
+        return cond["start_percent"] < cond["end_percent"]
+    return True
+
+
+def repeated_rows(count: int, order: Sequence[int], grown: Sequence[int]) -> list[int]:
+    """Which row of a batch of `count` stands in each row of a block, after an attention couple repeated the conditional
+    chunks for its regions. Empty where it can't be told.
 
     order: the chunks' places in the guider's list, 1 for the unconditional, as the model was called; grown: the same as
     the couple left it.
     """
     if len(grown) == len(order):
-        return chunks
+        return list(range(count))
     conditional = sum(place != 1 for place in order)
     regions, rest = divmod(len(grown) - (len(order) - conditional), conditional or 1)
-    if rest or not conditional:
-        return None
-    return [chunk for chunk, place in zip(chunks, order, strict=True) for _ in range(1 if place == 1 else regions)]
+    batch, odd = divmod(count, len(order) or 1)
+    if rest or odd or not conditional:
+        return []
+    return [
+        number * batch + row
+        for number, place in enumerate(order)
+        for _ in range(1 if place == 1 else regions)
+        for row in range(batch)
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from .model import HostedMMDiff
 
 CONDITIONING_KEY = "mmdiff_binding"
 """Under this key a conditioning carries the id of the binding whose subjects its rows get."""
+WINDOW_KEY = "mmdiff_window"
+"""Under this key a conditioning carries the stretch of sampling that its text was fused for, (start, end) of 0 to 1."""
 
 Tokens = dict[str, list[list[tuple[Any, float]]]]
 Conditioning = list[list[Any]]
@@ -27,8 +30,8 @@ Conditioning = list[list[Any]]
 class Binding:
     """Subjects bound to words of one prompt; what an MMDIFF_BINDING socket carries.
 
-    id: the conditioning made with it carries the same. words: for each subject, the positions of its entity words in
-    the UNet's context.
+    id: the conditioning made with it carries the same; it comes from what was bound, so that a node which runs again
+    makes the same binding. words: for each subject, the positions of its entity words in the UNet's context.
     """
 
     id: str
@@ -79,12 +82,14 @@ def bind(
         )
         for index in range(len(subjects))
     )
-    binding = Binding(uuid.uuid4().hex, mmdiff, tuple(subjects), words)
+    binding = Binding(_content_id(mmdiff, bound, subjects), mmdiff, tuple(subjects), words)
     comfy.model_management.load_models_gpu([mmdiff.patcher, clip.patcher])
     positive: Conditioning = []
     negative: Conditioning = []
     for start, end, active in _stretches(subjects):
-        window = {"start_percent": start, "end_percent": end} if (start, end) != (0.0, 1.0) else {}
+        window = {}
+        if (start, end) != (0.0, 1.0):
+            window = {"start_percent": start, "end_percent": end, WINDOW_KEY: (start, end)}
         extra = {**size, **window}
         fused = tokens.positive
         if mmdiff.core.spec.fuse_prompt:
@@ -96,6 +101,19 @@ def bind(
     if not negative:
         negative = _encode(clip, tokens.negative, size)
     return positive, negative, binding, _report(tokens, subjects)
+
+
+def _content_id(mmdiff: HostedMMDiff, prompt: BoundPrompt, subjects: Sequence[Subject]) -> str:
+    """The same for the same checkpoint, prompt and subjects, in any process; the size told to SDXL does not count."""
+    digest = hashlib.sha256(repr((mmdiff.core.source, mmdiff.core.spec, prompt)).encode())
+    for subject in subjects:
+        for value in (*vars(subject).values(), *subject.entity.values()):
+            if isinstance(value, Tensor):
+                digest.update(repr((value.dtype, value.shape)).encode())
+                digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+            elif not isinstance(value, dict):
+                digest.update(repr(value).encode())
+    return digest.hexdigest()
 
 
 def _check(mmdiff: HostedMMDiff, clip: CLIP, subjects: list[Subject]) -> None:

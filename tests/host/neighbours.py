@@ -173,3 +173,67 @@ class TermRecorder:
         model = replaced(model, self.layers, remember)
         model.set_model_attn2_output_patch(compare)
         return model
+
+
+def rearranged(model: Any, order: Callable[[int], Sequence[int]]) -> Any:
+    """Runs the model on the batch's rows in another order, or several times each: `order` of a count of rows.
+
+    A row's prediction is that of its last run.
+    """
+
+    def wrapper(apply_model: Callable, given: dict) -> Tensor:
+        x, count = given["input"], len(given["input"])
+        rows = list(order(count))
+        conditions = {
+            key: value[rows] if torch.is_tensor(value) and len(value) == count else value
+            for key, value in given["c"].items()
+        }
+        found = torch.empty_like(x)
+        found[rows] = apply_model(x[rows], given["timestep"][rows], **conditions)
+        return found
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def tiled(model: Any, width: int, at_once: int) -> Any:
+    """Runs the model on tiles of a picture, `width` columns wide and half overlapping, as many stacked as told.
+
+    Every tile's rows lie together, and whatever has the latent's size is cut as the latent is; overlaps are averaged.
+    """
+
+    def wrapper(apply_model: Callable, given: dict) -> Tensor:
+        x, count = given["input"], len(given["input"])
+        starts = range(0, x.shape[-1] - width + 1, width // 2)
+        total, times = torch.zeros_like(x), torch.zeros_like(x)
+        for first in range(0, len(starts), at_once):
+            columns = [slice(start, start + width) for start in starts[first : first + at_once]]
+            conditions = {}
+            for key, value in given["c"].items():
+                if torch.is_tensor(value):
+                    spatial = value.ndim == x.ndim and value.shape[-2:] == x.shape[-2:]
+                    value = torch.cat([value[..., part] if spatial else value for part in columns])
+                conditions[key] = value
+            tiles = torch.cat([x[..., part] for part in columns])
+            predicted = apply_model(tiles, given["timestep"].repeat(len(columns)), **conditions).split(count)
+            for part, one in zip(columns, predicted, strict=True):
+                total[..., part] += one
+                times[..., part] += 1
+        return total / times
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def dropping(model: Any, *names: str) -> Any:
+    """Calls the model with the conditions it knows by these names, and forgets the rest."""
+
+    def wrapper(apply_model: Callable, given: dict) -> Tensor:
+        known = {key: value for key, value in given["c"].items() if key in (*names, "transformer_options")}
+        return apply_model(given["input"], given["timestep"], **known)
+
+    model = model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    return model

@@ -292,6 +292,87 @@ def test_no_warning_where_the_conditioning_is_ours(scene, caplog):
     assert not warnings_of_ours(caplog)
 
 
+def zeroed(conditioning):
+    return nodes.ConditioningZeroOut().zero_out(conditioning)[0]
+
+
+def test_a_prompt_zeroed_out_is_no_prompt(scene, caplog):
+    """As the negative, which many graphs make so, it must not take away what the positive gives."""
+    found = predict(scene.one["a"], scene.a[0], zeroed(scene.a[0]))
+    wanted = predict(scene.one["a"], scene.a[0], zeroed(scene.negative))
+    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+    assert not warnings_of_ours(caplog)
+
+
+def test_a_positive_prompt_zeroed_out_gets_no_subject_and_says_so(scene, caplog):
+    found = predict(scene.one["a"], zeroed(scene.a[0]), scene.negative)[0]
+    assert error(found, predict(scene.plain, zeroed(scene.a[0]), scene.negative)[0]) < EQUAL
+    assert ["zeroed out" in warning for warning in warnings_of_ours(caplog)] == [True, True]  # two runs
+
+
+def test_two_bindings_on_a_model_and_a_prompt_of_one(scene, caplog):
+    """A conditioning draws its own; the other binding is for another pass."""
+    for name in "ab":
+        prompts = getattr(scene, name)[0], scene.negative
+        assert error(predict(scene.both, *prompts)[0], scene.alone[name]) < EQUAL
+    assert not warnings_of_ours(caplog)
+
+
+def test_an_unbound_prompt_beside_a_bound_one_gets_no_subject(scene, caplog):
+    positive = combined(masked(scene.a[0], half(True)), masked(rebuilt(scene.a[0]), half(False)))
+    found = predict(scene.one["a"], positive, scene.negative)[0]
+    assert error(found[..., :8], scene.alone["a"][..., :8]) < EQUAL
+    assert error(found[..., 8:], predict(scene.plain, scene.a[0], scene.negative)[0][..., 8:]) < EQUAL
+    assert not warnings_of_ours(caplog)
+
+
+def test_a_bound_prompt_timed_anew(pack, scene):
+    """Of a prompt in stretches each is kept to its own; together they are limited as any other prompt is."""
+    window = {"mmdiff": scene.mmdiff, "start_percent": 0.4, "end_percent": 1.0}
+    positive, negative, binding = bound(pack, "Ada on the beach", [scene.ada], **window)
+    model = applied(pack, binding)
+    timed = nodes.ConditioningSetTimestepRange().set_range(positive, 0.2, 0.8)[0]
+    for percent in (0.3, 0.6):
+        wanted = predict(model, positive, negative, percent=percent)[0]
+        assert torch.equal(predict(model, timed, negative, percent=percent)[0], wanted)
+    for percent in (0.1, 0.9):
+        assert not predict(model, timed, negative, percent=percent)[0].any()
+
+
+def test_by_word_where_the_words_were_cut_off(pack, scene):
+    """A node that keeps the first chunk of a prompt, with the entity word in the second: as in the reference."""
+    positive, negative, binding = bound(pack, "dog " * 77 + "Ada", [scene.ada], mmdiff=scene.mmdiff)
+    cut = [[context[:, :77], extra] for context, extra in positive]
+    found, wanted = (
+        predict(applied(pack, binding, separation=choice), cut, negative)[0] for choice in ("by word", "reference")
+    )
+    assert torch.equal(found, wanted)
+
+
+# Nodes that run again
+
+
+def test_the_same_is_bound_again_as_the_same(pack, scene, caplog):
+    """A host cache may drop Multi-Subject Binding and keep Apply; the size told to SDXL is not the binding's."""
+
+    def again(prompt="Ada on the beach", subjects=None, **inputs):
+        return bound(pack, prompt, subjects or [subject(pack, "Ada", 0)], mmdiff=scene.mmdiff, **inputs)
+
+    positive, negative, binding = again()
+    assert binding.id == scene.a[2].id == again(width=512, height=512)[2].id
+    assert torch.equal(predict(scene.one["a"], positive, negative)[0], predict(scene.one["a"], *scene.a[:2])[0])
+    assert not warnings_of_ours(caplog)
+    others = [
+        again("Ada at home"),
+        again(subjects=[subject(pack, "Ada", 1)]),
+        again(subjects=[subject(pack, "Ada", 0, weight=0.9)]),
+        again(subjects=pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, half(True)).args),
+        again(start_percent=0.1),
+        bound(pack, "Ada on the beach", [scene.ada]),
+    ]
+    assert len({binding.id, *(other[2].id for other in others)}) == 1 + len(others)
+
+
 def test_by_word_does_not_look_for_words_in_a_rebuilt_prompt(pack, scene):
     """Its words may stand elsewhere there, so the subjects share one attention as in the reference."""
     positive, negative, binding = bound(pack, "Ada and Bo", [scene.ada, scene.bo], mmdiff=scene.mmdiff)

@@ -2,11 +2,13 @@
 
 from types import SimpleNamespace
 
+import comfy.hooks
 import comfy.model_management
 import comfy.sd
 import pytest
 import torch
 from comfy_extras.nodes_attention_multiply import UNetCrossAttentionMultiply
+from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple
 from graph import applied, bound, error, mmdiff, module, sample, subject
 from stack import golden
 
@@ -170,7 +172,7 @@ def test_another_lora_before_or_after_is_the_same(pack, scene):
 
 
 def test_two_applies_of_one_checkpoint_add_subjects_and_patch_once(pack, scene):
-    """Where only the first prompt is sampled, the second binding's subjects join it, as if one node applied both."""
+    """A prompt draws what is bound to it; one that tells nothing gets both, as if one node had applied them."""
     ada, bo = scene.binding.subjects
     prompts = bound(pack, "Ada on the beach", [ada])
     first = applied(pack, prompts[2])
@@ -178,13 +180,11 @@ def test_two_applies_of_one_checkpoint_add_subjects_and_patch_once(pack, scene):
     assert both.patches.keys() == first.patches.keys()
     assert all(len(patches) == 1 for patches in both.patches.values())
 
-    def term(model):
-        """What the subjects add; the prompt stays that of the first."""
-        return sample(model, *prompts[:2])
-
-    wanted = term(applied(pack, scene.binding))
-    assert error(term(both), wanted) < EQUAL
-    assert error(term(first), wanted) > DIFFERENT
+    untold = [[[context, {"pooled_output": extra["pooled_output"]}] for context, extra in one] for one in prompts[:2]]
+    wanted = sample(applied(pack, scene.binding), *untold)
+    assert error(sample(both, *untold), wanted) < EQUAL
+    assert error(sample(first, *untold), wanted) > DIFFERENT
+    assert torch.equal(sample(both, *prompts[:2]), sample(first, *prompts[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +222,67 @@ def test_two_checkpoints_are_both_patched_in(pack, scene, other, monkeypatch):
         name = f"{layer.path}.to_k"
         wanted = tokens @ image_weight(core, layer, "to_k", {name: scene.base[name] + foreign.get(name, 0)}).T
         assert error(keys[0], wanted) < EQUAL, layer.path
+
+
+def merged(first, second, ratio=0.75):
+    return ModelMergeSimple().merge(first, second, ratio)[0]
+
+
+BLOCKS = {"input": 0.75, "middle": 0.75, "out": 0.75}
+MERGES = {
+    "with another": (lambda ours, other, again: merged(ours, other), 0.75),
+    "with another that was merged with it": (lambda ours, other, again: merged(ours, merged(other, ours, 0.5)), 0.875),
+    "with itself": (lambda ours, other, again: merged(ours, ours), 1.0),
+    "block by block": (lambda ours, other, again: ModelMergeBlocks().merge(ours, other, **BLOCKS)[0], 0.75),
+    "into another, and applied": (lambda ours, other, again: again(merged(other, ours)), 1.0),
+}
+
+
+@pytest.mark.parametrize(("merge", "share"), MERGES.values(), ids=MERGES)
+def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
+    """The LoRA is as strong as the host's merge makes it, and exactly that much is kept from the subjects."""
+
+    def again(model):
+        return applied(pack, scene.binding, model, weight=0.0)
+
+    silent = merge(again(golden().model), golden().model, again)
+    weights = {name: weight + share * scene.ours.get(name, 0) for name, weight in scene.base.items()}
+    wanted = sample(with_weights(scene, weights, ""), *scene.prompts)
+    assert error(sample(silent, *scene.prompts), wanted) < EQUAL
+
+    seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
+    model = merge(applied(pack, scene.binding), golden().model, lambda model: applied(pack, scene.binding, model))
+    sample(model, *scene.prompts, steps=1)
+    assert len(seen) == sum(layer.cross for layer in scene.layers)
+    for layer, tokens, keys, values in seen:
+        for part, found in (("to_k", keys), ("to_v", values)):
+            assert error(found[0], tokens @ image_weight(core, layer, part, scene.base).T) < EQUAL, (layer.path, part)
+
+
+def test_a_model_added_to_itself(pack, scene, monkeypatch):
+    seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
+    ours = applied(pack, scene.binding)
+    sample(ModelAdd().merge(ours, ours)[0], *scene.prompts, steps=1)
+    doubled = {name: 2 * weight for name, weight in scene.base.items()}
+    for layer, tokens, keys, _ in seen:
+        assert error(keys[0], tokens @ image_weight(core, layer, "to_k", doubled).T) < EQUAL, layer.path
+
+
+@pytest.mark.parametrize("strengths", [(1.0, 0.0), (0.0, 1.0), (0.5, 1.0)])
+def test_a_lora_whose_strength_changes_during_sampling(pack, scene, monkeypatch, strengths):
+    """A hook with keyframes: keys and values are of the weights of the step, and computed once for each strength."""
+    hooks = comfy.hooks.create_hook_lora(scene.lora, 1.0, 0.0)
+    frames = comfy.hooks.HookKeyframeGroup()
+    for strength, start in zip(strengths, (0.0, 0.5), strict=True):
+        frames.add(comfy.hooks.HookKeyframe(strength, start))
+    hooks.set_keyframes_on_hooks(frames)
+    prompts = [comfy.hooks.set_hooks_for_conditioning(one, hooks) for one in scene.prompts]
+
+    seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
+    sample(applied(pack, scene.binding), *prompts, steps=6)
+    assert len(seen) == 2 * sum(layer.cross for layer in scene.layers)
+    for number, (layer, tokens, keys, _) in enumerate(seen):
+        name = f"{layer.path}.to_k"
+        strength = strengths[number * 2 // len(seen)]
+        weights = {name: scene.base[name] + strength * scene.theirs[name]}
+        assert error(keys[0], tokens @ image_weight(core, layer, "to_k", weights).T) < EQUAL, layer.path

@@ -137,8 +137,10 @@ def test_a_downstream_adding_node_may_run_again(pack, scene):
 def test_clones_are_independent(pack, scene):
     first = applied(pack, scene.binding)
     positive, negative, binding = bound(pack, "Cleo on the beach", [subject(pack, "Cleo", 2)])
-    second = sample(applied(pack, binding, first.clone()), positive, negative)
-    assert error(second, sample(applied(pack, binding), positive, negative)) > DIFFERENT
+    second = applied(pack, binding, first.clone())
+    assert error(sample(second, positive, negative), sample(applied(pack, binding), positive, negative)) < EQUAL
+    both = sample(first, *(one + other for one, other in zip(scene.prompts, (positive, negative), strict=True)))
+    assert error(both, sample(second, scene.prompts[0] + positive, scene.prompts[1] + negative)) > DIFFERENT
     assert error(sample(first, *scene.prompts), scene.alone) < EQUAL
 
 
