@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..chance import stream
 from ..errors import MMDiffError
+from ..picture_files import open_picture
 from .augment import vary
 from .order import Order
 from .validate import Broken, Record, check_folder, load_segments, none_good, picture_path, window
@@ -58,8 +59,8 @@ class AnnotatedScenes(Dataset):
         """
         record = self.records[self._order[index]]
         random = stream("references", self.seed, index)
-        with Image.open(picture_path(self.folder, record.name)) as opened:
-            picture = opened.convert("RGB")
+        opened = open_picture(picture_path(self.folder, record.name))
+        picture = Image.alpha_composite(Image.new("RGBA", opened.size, "black"), opened).convert("RGB")
         segments = load_segments(self.folder / f"{record.name}.npy")
 
         left, top, side = window(segments, [segment.id for segment in record.segments])

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..errors import MMDiffError
+from ..picture_files import picture_size
 
 LIST = "image_ids_train.txt"
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -148,7 +148,7 @@ def _checked(folder: Path, name: str) -> Record | Broken:
         record = _annotation(folder / f"{name}.json", name)
         segments = load_segments(folder / f"{name}.npy")
         path = picture_path(folder, name)
-        width, height = _picture_size(path)
+        width, height = _size(path)
         if segments.shape != (height, width):
             raise BrokenRecord(
                 folder / f"{name}.npy",
@@ -203,16 +203,11 @@ def _segment(path: Path, caption: str, segment: object) -> Segment:
     return Segment(number, start, end)
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Width and height; all of the picture is read, since a cut-off one shows only then."""
+def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as picture:
-            size = picture.size
-            picture.draft("RGB", (1, 1))  # a JPEG decoder leaves out what a thumbnail does not need
-            picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrokenRecord(path, f"the picture can't be read ({error})") from error
-    return size
+        return picture_size(path)
+    except MMDiffError as error:
+        raise BrokenRecord(path, f"the picture can't be read ({error.__cause__})") from error
 
 
 def _check_masks(path: Path, record: Record, segments: np.ndarray) -> None:

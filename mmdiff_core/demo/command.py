@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image, ImageDraw
 from transformers.utils import logging as transformers_logging
 
 from ..errors import MMDiffError
 from ..evaluation.run import Run
 from ..photo import prepare_photos
+from ..picture_files import open_picture, read_pixels
 from . import FOLDER, SUBJECTS
 
 ALONE = (
@@ -64,7 +63,7 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
     side = run.trainee.base.photo_size
     pictures = []
     for drawing in drawings:
-        photos = [prepare_photos(read_photo(photo), side) for photo in drawing.photos]
+        photos = [prepare_photos(read_pixels(photo)[None], side) for photo in drawing.photos]
         references = torch.cat([torch.zeros(0, 3, side, side), *photos])
         pictures += [run([drawing.prompt], [references], [seed])[0]]
     out.mkdir(parents=True, exist_ok=True)
@@ -73,15 +72,6 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
         image.save(out / f"{number:02}.png")
     sheet(drawings, images).save(out / "sheet.png")
     return f"Drew {len(images)} pictures of {images[0].width} x {images[0].height}: {out / 'sheet.png'}"
-
-
-def read_photo(path: Path) -> Tensor:
-    """(1, H, W, 4) in [0, 1], upright as its camera says. Raises MMDiffError where the file is no picture."""
-    try:
-        pixels = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGBA"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MMDiffError(f"{path} can't be read as a picture ({error}). Choose a JPEG, PNG or WebP file.") from error
-    return torch.from_numpy(pixels).float()[None] / 255
 
 
 def sheet(drawings: Sequence[Drawing], images: Sequence[Image.Image]) -> Image.Image:
@@ -104,7 +94,7 @@ def sheet(drawings: Sequence[Drawing], images: Sequence[Image.Image]) -> Image.I
 
 
 def _on_white(path: Path) -> Image.Image:
-    photo = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    photo = open_picture(path)
     photo.thumbnail((SHOWN, SHOWN))
     square = Image.new("RGBA", (SHOWN, SHOWN), "white")
     square.alpha_composite(photo, ((SHOWN - photo.width) // 2, (SHOWN - photo.height) // 2))

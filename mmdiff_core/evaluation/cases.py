@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..errors import MMDiffError
+from ..picture_files import read_pixels
 from ..prompt import find_markers, without_markers
 
 LIST, SOURCE = "pictures.json", "source.txt"
@@ -153,12 +153,9 @@ def read_json(path: Path) -> object:
 
 
 def read_picture(path: Path) -> Tensor:
-    """(3, H, W) in [0, 1], upright as its camera says. Raises MMDiffError where the file is not a picture."""
-    try:
-        pixels = np.array(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MMDiffError(f"{path} can't be read as a picture ({error}). Make it again.") from error
-    return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
+    """(3, H, W) in [0, 1], black where it is transparent. Raises MMDiffError where the file is not a picture."""
+    pixels = read_pixels(path).movedim(-1, 0)
+    return pixels[:3] * pixels[3:]
 
 
 def save_picture(picture: Tensor, path: Path) -> None:

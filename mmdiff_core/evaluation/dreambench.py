@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import MMDiffError
 from ..photo import prepare_photos
-from .cases import Case, read_picture
+from ..picture_files import read_pixels
+from .cases import Case
 
 PROMPTS = "prompts_and_classes.txt"
 LIVE = {"cat", "dog"}  # the classes that get the list of live subjects: hats and costumes in place of rugs and rivers
@@ -78,7 +79,7 @@ class DreamBench:
         return cases
 
     def _reference(self, subject: Subject, size: int) -> Tensor:
-        return prepare_photos(read_picture(subject.photos[0]).movedim(0, -1)[None], size)[0]
+        return prepare_photos(read_pixels(subject.photos[0])[None], size)[0]
 
 
 def read_dreambench(folder: Path, only: Sequence[str] = ()) -> DreamBench:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from mmdiff_core.demo import FOLDER, SUBJECTS
-from mmdiff_core.demo.command import read_photo
 from mmdiff_core.evaluation.run import Run
 from mmdiff_core.photo import prepare_photos
+from mmdiff_core.picture_files import read_pixels
 from tests.likeness import NAMES, alone, from_left
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def run():
 
 def photos(*names: str) -> torch.Tensor:
     """(S, 3, P, P) references of bundled subjects."""
-    return torch.cat([prepare_photos(read_photo(SUBJECTS / f"{name}.png"), 64) for name in names])
+    return torch.cat([prepare_photos(read_pixels(SUBJECTS / f"{name}.png")[None], 64) for name in names])
 
 
 def share(run, references: list[torch.Tensor], wanted: list[str]) -> float:
