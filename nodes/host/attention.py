@@ -26,7 +26,7 @@ from .base import Layer, attention_layers, check_base
 from .keys_values import keys_values
 from .lora import patch_unet
 from .regions import reach
-from .rows import MARK, Meaning, mark_rows, repeated_rows
+from .rows import DENSITY, MARK, PLACES, Meaning, mark_rows, repeated_rows
 from .text import Binding
 
 KEY = "mmdiff"
@@ -161,16 +161,18 @@ def _bind_call(
     options = transformer_options or {}
     run: Run | None = options.get(KEY)
     rows: Tensor | None = kwargs.pop(MARK, None)
+    places: Tensor | None = kwargs.pop(PLACES, None)
     if run is not None and rows is None and not run.uuids.isdisjoint(options.get("uuids", ())):
         run.warn_once("another node dropped the marks of this batch's rows, so they get no subjects.")
     if run is not None and rows is not None:
-        call = Call(run, rows, options.get("cond_or_uncond", ()), executor.class_obj.current_patcher, float(t[0]))
+        order, patcher = options.get("cond_or_uncond", ()), executor.class_obj.current_patcher
+        if places is not None and places.shape[-2:] != (DENSITY * x.shape[-2], DENSITY * x.shape[-1]):
+            run.warn_once(
+                "another node runs the model on a part or at another size of the picture and does not say where it "
+                "lies, so regions of subjects are scaled to it."
+            )
+        call = Call(run, rows, places, order, patcher, float(t[0]))
         if call.active:
-            if x.shape[-2:] != rows.shape[-2:] and call.placed:
-                run.warn_once(
-                    "another node runs the model on a part or at another size of the picture and does not say where "
-                    "it lies, so regions of subjects are scaled to it."
-                )
             slots = options.get("patches_replace", {})
             cross = slots.get("attn2", {})
             bound = {
@@ -184,28 +186,27 @@ def _bind_call(
 class Call:
     """One call of the model: who is active in which rows.
 
-    rows: (B, 3, H, W) the rows' marks. order: the host's list that says where each chunk of rows comes from, copied: an
-    attention couple changes it in place. active: for each applied binding with any, the subjects that act at this noise
-    level.
+    rows: (B, 1) the rows' marks; places: (B, 2, H, W) where they lie, or None where no subject is limited to a region.
+    order: the host's list that says where each chunk of rows comes from, copied: an attention couple changes it in
+    place. active: for each applied binding with any, the subjects that act at this noise level.
     """
 
-    def __init__(self, run: Run, rows: Tensor, order: Sequence[int], patcher: ModelPatcher, sigma: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        rows: Tensor,
+        places: Tensor | None,
+        order: Sequence[int],
+        patcher: ModelPatcher,
+        sigma: float,
+    ) -> None:
         self.run = run
-        self.meanings = [run.meanings[number] for number in rows[:, 0, 0, 0].tolist()]
-        self.places = rows[:, 1:]
+        self.meanings = [run.meanings[number] for number in rows[:, 0].tolist()]
+        self.places = places
         self.order = tuple(order)
         self.patcher = patcher
         numbers = {number for meaning in self.meanings for number in meaning.bindings}
         self.active = {number: active for number in numbers if (active := run.active(number, sigma))}
-
-    @property
-    def placed(self) -> bool:
-        """Whether an active subject is limited to a region."""
-        return any(
-            self.run.applied[number].binding.subjects[index].region is not None
-            for number, active in self.active.items()
-            for index in active
-        )
 
 
 class BoundSlot:
@@ -235,10 +236,11 @@ class BoundSlot:
             if any(number in call.active for number in meaning.bindings):
                 own = meaning._replace(words=meaning.words and not coupled)
                 part = slice(here[0], here[-1] + 1)
-                out[part].add_(self._term(q[part], k[part], own, call.places[rows[part]], block))
+                places = None if call.places is None else call.places[rows[part]]
+                out[part].add_(self._term(q[part], k[part], own, places, block))
         return out
 
-    def _term(self, q: Tensor, k_text: Tensor, meaning: Meaning, places: Tensor, block: Sequence[int]) -> Tensor:
+    def _term(self, q: Tensor, k_text: Tensor, meaning: Meaning, places: Tensor | None, block: Sequence[int]) -> Tensor:
         """The subjects' term, (B, N, C), of rows that mean the same and lie at `places`, in a block of size (h, w)."""
         run, heads = self.call.run, self.layer.attention.heads
         active = tuple((n, self.call.active[n]) for n in meaning.bindings if n in self.call.active)

@@ -8,28 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from ...mmdiff_core import Subject
+from .rows import DENSITY
 
 
 def reach(
     subjects: Sequence[Subject],
     sizes: Sequence[int],
     block: Sequence[int],
-    places: Tensor,
+    places: Tensor | None,
     latent_size: Sequence[int],
     like: Tensor,
 ) -> Tensor | None:
     """(B, N, T) how far each subject token may act on each pixel of a block, or None where nothing is masked.
 
-    sizes: tokens of each subject; block: (h, w) of the block; places: (B, 2, H, W) where in the whole latent the pixels
-    of these rows lie, row and column; latent_size: (H, W) of the whole latent. A mask always covers the whole picture.
+    sizes: tokens of each subject; block: (h, w) of the block; places: (B, 2, DENSITY H, DENSITY W) where these rows
+    lie, see rows.places, needed where any is masked; latent_size: (H, W) of the whole latent. A mask always covers the
+    whole picture.
     """
     if all(subject.region is None for subject in subjects):
         return None
-    down, across = places.long().unbind(dim=1)
+    down, across = (places[..., ::DENSITY, ::DENSITY] // DENSITY).long().unbind(dim=1)
     columns = []
     for subject, size in zip(subjects, sizes, strict=True):
         if subject.region is None:
-            mask = like.new_ones(len(places), block[0] * block[1])
+            mask = like.new_ones(len(down), block[0] * block[1])
         else:
             whole = _resized(subject.region.to(like.device)[None], latent_size)[0]
             mask = _resized(whole[down, across], block).flatten(1).to(like.dtype)

@@ -1,8 +1,8 @@
 """Which rows of a batch get which subjects, and where in the picture each row lies, told by the rows themselves.
 
-At the start of a sampling run every conditioning is given a row mark: a picture of the latent's size among its model
-conditions, in which each pixel holds the number of what the conditioning means and its own place. The host and other
-nodes treat it as they treat the latent, so it goes wherever the rows go: repeated, stacked, reordered, cut into tiles.
+At the start of a sampling run every conditioning is given marks among its model conditions: the number of what it
+means and, where a subject is limited to a region, a picture of places. The host and other nodes repeat, stack, reorder
+and drop such tensors with the rows, and cut into areas and tiles what is a picture.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from comfy.conds import CONDNoiseShape
+from comfy.conds import CONDNoiseShape, CONDRegular
 from torch import Tensor
 
 from .text import CONDITIONING_KEY, WINDOW_KEY, Binding
 
 MARK = "mmdiff_rows"
+PLACES = "mmdiff_places"
+DENSITY = 2
+"""Places on each side of a latent's pixel: Tiled Diffusion cuts pictures of any size but the latent's own."""
 
 
 class Meaning(NamedTuple):
@@ -32,9 +35,16 @@ class Meaning(NamedTuple):
     words: bool
 
 
+class Places(CONDNoiseShape):
+    """A picture of places as a model condition, which areas crop."""
+
+    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs: object) -> CONDNoiseShape:
+        return super().process_cond(batch_size, area and [DENSITY * side for side in area], **kwargs)
+
+
 def places(size: Sequence[int], device: torch.device) -> Tensor:
-    """(1, 2, H, W) the row and column of each pixel of a whole latent of this size."""
-    down, across = (torch.arange(side, dtype=torch.int32, device=device) for side in size)
+    """(1, 2, DENSITY H, DENSITY W) the row and column of each place in a whole latent of size (H, W)."""
+    down, across = (torch.arange(DENSITY * side, dtype=torch.int32, device=device) for side in size)
     return torch.stack(torch.meshgrid(down, across, indexing="ij"))[None]
 
 
@@ -57,7 +67,9 @@ def mark_rows(
             ", ".join(f"'{subject.name}'" for binding in bindings for subject in binding.subjects),
         )
     meanings: list[Meaning] = []
-    where = places(size, device)
+    marks = {}
+    if any(subject.region is not None for binding in bindings for subject in binding.subjects):
+        marks[PLACES] = Places(places(size, device))
     for group, members in conds.items():
         conds[group] = members = [cond for cond in members if _within_its_stretch(cond)]
         for cond in members:
@@ -74,8 +86,8 @@ def mark_rows(
                 meaning = Meaning((number,), words=last < text.shape[1])
             if meaning not in meanings:
                 meanings.append(meaning)
-            mark = torch.cat([torch.full_like(where[:, :1], meanings.index(meaning)), where], dim=1)
-            cond["model_conds"] = {**cond["model_conds"], MARK: CONDNoiseShape(mark)}
+            marks[MARK] = CONDRegular(torch.tensor([[meanings.index(meaning)]], dtype=torch.int32, device=device))
+            cond["model_conds"] = {**cond["model_conds"], **marks}
     return meanings
 
 

@@ -30,9 +30,9 @@ class Node(io.ComfyNode):
 
 def _named(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
     @functools.wraps(execute)
-    def named(cls: type[Node], **inputs: Any) -> io.NodeOutput:
+    def named(cls: type[Node], *args: Any, **inputs: Any) -> io.NodeOutput:
         try:
-            return execute(cls, **inputs)
+            return execute(cls, *args, **inputs)
         except MMDiffError as error:
             name = cls.define_schema().display_name
             if not str(error).startswith(f"{name}:"):

@@ -200,7 +200,7 @@ def rearranged(model: Any, order: Callable[[int], Sequence[int]]) -> Any:
 def tiled(model: Any, width: int, at_once: int) -> Any:
     """Runs the model on tiles of a picture, `width` columns wide and half overlapping, as many stacked as told.
 
-    Every tile's rows lie together, and whatever has the latent's size is cut as the latent is; overlaps are averaged.
+    Every tile's rows lie together, and pictures among the conditions are cut as the latent is; overlaps are averaged.
     """
 
     def wrapper(apply_model: Callable, given: dict) -> Tensor:
@@ -211,9 +211,12 @@ def tiled(model: Any, width: int, at_once: int) -> Any:
             columns = [slice(start, start + width) for start in starts[first : first + at_once]]
             conditions = {}
             for key, value in given["c"].items():
-                if torch.is_tensor(value):
-                    spatial = value.ndim == x.ndim and value.shape[-2:] == x.shape[-2:]
-                    value = torch.cat([value[..., part] if spatial else value for part in columns])
+                if torch.is_tensor(value) and value.ndim == x.ndim:
+                    scale = value.shape[-1] // x.shape[-1]
+                    cuts = [slice(scale * part.start, scale * part.stop) for part in columns]
+                    value = torch.cat([value[..., cut] for cut in cuts])
+                elif torch.is_tensor(value):
+                    value = torch.cat([value] * len(columns))
                 conditions[key] = value
             tiles = torch.cat([x[..., part] for part in columns])
             predicted = apply_model(tiles, given["timestep"].repeat(len(columns)), **conditions).split(count)

@@ -100,7 +100,11 @@ def test_an_area_with_a_mask(scene):
 
 def test_a_region_mask_covers_the_picture_and_not_the_area(pack, scene):
     """On a crop, a subject's region is that part of it which lies in the crop."""
-    ada = pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, half(True)).args[0]
+    ada = (
+        pack["MMDiffPlaceSubject"]
+        .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=half(True))
+        .args[0]
+    )
     positive, negative, binding = bound(pack, "Ada on the beach", [ada], mmdiff=scene.mmdiff)
     model = applied(pack, binding)
     for x, wanted in ((0, scene.one["a"]), (8, scene.plain)):
@@ -366,7 +370,11 @@ def test_the_same_is_bound_again_as_the_same(pack, scene, caplog):
         again("Ada at home"),
         again(subjects=[subject(pack, "Ada", 1)]),
         again(subjects=[subject(pack, "Ada", 0, weight=0.9)]),
-        again(subjects=pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, half(True)).args),
+        again(
+            subjects=pack["MMDiffPlaceSubject"]
+            .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=half(True))
+            .args
+        ),
         again(start_percent=0.1),
         bound(pack, "Ada on the beach", [scene.ada]),
     ]
@@ -394,7 +402,11 @@ def test_odd_sizes(pack, scene, size):
     nothing = predict(scene.plain, positive, negative, noise=noise)[0]
     assert error(wanted, nothing) > DIFFERENT
     for value, same in ((torch.ones, wanted), (torch.zeros, nothing)):
-        placed = pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, value(1, 360, 640)).args[0]
+        placed = (
+            pack["MMDiffPlaceSubject"]
+            .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=value(1, 360, 640))
+            .args[0]
+        )
         found = bound(pack, "Ada on the beach", [placed], mmdiff=scene.mmdiff)
         assert error(predict(applied(pack, found[2]), *found[:2], noise=noise)[0], same) < EQUAL
 
@@ -410,7 +422,11 @@ def test_deep_shrink_with_a_region(pack, scene, size):
     wanted = predict(shrunk(scene.one["a"]), *scene.a[:2], noise=noise)[0]
     assert error(wanted, predict(scene.one["a"], *scene.a[:2], noise=noise)[0]) > DIFFERENT
     for value, model in ((torch.ones, scene.one["a"]), (torch.zeros, scene.plain)):
-        placed = pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, value(1, 64, 64)).args[0]
+        placed = (
+            pack["MMDiffPlaceSubject"]
+            .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=value(1, 64, 64))
+            .args[0]
+        )
         positive, negative, binding = bound(pack, "Ada on the beach", [placed], mmdiff=scene.mmdiff)
         found = predict(shrunk(applied(pack, binding)), positive, negative, noise=noise)[0]
         assert error(found, predict(shrunk(model), *scene.a[:2], noise=noise)[0]) < EQUAL

@@ -65,7 +65,11 @@ def test_a_region_stays_where_it_was_drawn_in_tiles(pack, scene, at_once):
     left[..., :16] = 1
 
     def prompts(region):
-        placed = pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, region).args[0]
+        placed = (
+            pack["MMDiffPlaceSubject"]
+            .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=region)
+            .args[0]
+        )
         return bound(pack, "Ada on the beach", [placed], mmdiff=scene.mmdiff, width=256, height=128)
 
     whole = noises(size=(16, 32))
@@ -111,7 +115,11 @@ def test_a_part_that_is_not_told_is_said(pack, scene, caplog):
         return model
 
     for region, warned in ((None, 0), (torch.ones(1, 16, 32), 1)):
-        placed = pack["MMDiffPlaceSubject"].execute(scene.ada, 0.0, 1.0, region).args[0]
+        placed = (
+            pack["MMDiffPlaceSubject"]
+            .execute(subject=scene.ada, start_percent=0.0, end_percent=1.0, region=region)
+            .args[0]
+        )
         positive, negative, binding = bound(pack, "Ada on the beach", [placed], mmdiff=scene.mmdiff)
         sample(cut(applied(pack, binding)), positive, negative, size=(16, 32))
         assert ["does not say where" in warning for warning in warnings_of_ours(caplog)] == [True] * warned
