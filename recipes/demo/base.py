@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mmdiff_core.files import write_safetensors
+from mmdiff_core.files import read_safetensors, write_safetensors
 from mmdiff_core.photo import normalise
 from mmdiff_core.training.batches import Batch, Collate, Indexed, Steps
 from mmdiff_core.training.config import Config, config_of
@@ -40,7 +40,7 @@ SIDE, PHOTO = 128, 64
 WIDTH, HEADS = 128, 4
 WORDS = (PHOTO // PATCH) ** 2
 RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # DECAY: the share of steps at the end in which the rate falls to 0
-AVERAGE = 0.995
+AVERAGE = 0.998
 WORDS_FILE = "visual-words.safetensors"
 SUBJECT = 4.0  # how much more a subject's pixels weigh than the rest
 READ_BACK, ROUTING = 0.5, 0.5  # weights of those losses
@@ -87,6 +87,7 @@ class Making(nn.Module):
                 bos_token_id=end - 1,
                 eos_token_id=end,
                 pad_token_id=end,
+                attn_implementation="eager",
             )
         )
         self.vision = CLIPVisionModelWithProjection(
@@ -98,6 +99,7 @@ class Making(nn.Module):
                 projection_dim=WIDTH,
                 image_size=PHOTO,
                 patch_size=8,
+                attn_implementation="eager",
             )
         )
         self.unet = UNet2DConditionModel(
@@ -119,10 +121,12 @@ class Making(nn.Module):
                 nn.init.normal_(module.weight, std=0.1)
 
     def take(self, folder: Path) -> None:
-        """The parts of a base that was made before; visual words are learned anew within minutes."""
+        """The parts of a base that was made before; visual words, if it has none, are learned anew within minutes."""
         self.text.load_state_dict(CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict())
         self.vision.load_state_dict(CLIPVisionModelWithProjection.from_pretrained(folder / "vision").state_dict())
         self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").state_dict())
+        if (folder / WORDS_FILE).exists():
+            self.words.load_state_dict(read_safetensors(folder / WORDS_FILE)[0])
 
     def forward(self, batch: Batch, scheduler: DDPMScheduler) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B,) weighted and plain squared errors of the predicted velocity; the mean one of references read back;
@@ -162,7 +166,8 @@ class Making(nn.Module):
             text = self.text(batch.ids["l"]).last_hidden_state
         finally:
             hook.remove()
-        there = torch.cat((torch.ones(size, LENGTH, dtype=torch.bool), batch.valid.repeat_interleave(WORDS, 1)), 1)
+        said = torch.ones_like(batch.ids["l"], dtype=torch.bool)
+        there = torch.cat((said, batch.valid.repeat_interleave(WORDS, 1)), 1)
         return torch.cat((text, all_words.flatten(1, 2)), 1), there
 
 
@@ -227,10 +232,11 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     an earlier base. Several processes of torchrun share a step, `batch` samples each."""
     accelerator = Accelerator()
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("medium")  # sums stay in full; half as long on CPUs that can
     config = configuration(work, steps, batch)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=LENGTH)
     scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, config.seed)
-    making = Making(len(tokenizer), scenes.components)
+    making = Making(len(tokenizer), scenes.components.to(accelerator.device)).to(accelerator.device)
     if start:
         making.take(start)
     optimizer = Muon(making.named_parameters(), RATE)
@@ -250,6 +256,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     for step, one in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
+        one = one.to(accelerator.device)
         weighted, plain, read, astray = model(one, noise)
         optimizer.zero_grad()
         accelerator.backward(weighted.mean() + READ_BACK * read + ROUTING * astray)

@@ -37,6 +37,10 @@ class Components(NamedTuple):
         patches = torch.einsum("kp,bkhw->bphw", self.basis / self.gain[:, None], latents)
         return nn.functional.pixel_shuffle(patches + self.mean[:, None, None], PATCH)
 
+    def to(self, device: torch.device) -> Components:
+        """The same on another device."""
+        return Components(*(one.to(device) for one in self))
+
     def save(self, path: Path) -> None:
         write_safetensors(path, self._asdict(), {})
 
