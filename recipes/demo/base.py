@@ -296,6 +296,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3000, help="of the optimizer (default: 3000)")
     parser.add_argument("--batch", type=int, default=16, help="samples of one process in a step (default: 16)")
     parser.add_argument("--every", type=int, default=100, help="steps between saves (default: 100)")
-    parser.add_argument("--start", type=Path, help="folder of a base to begin with, such as mmdiff_core/demo/model")
+    parser.add_argument("--from-base", type=Path, help="folder of a base to begin with, such as mmdiff_core/demo/model")
     arguments = parser.parse_args()
-    main(arguments.work, arguments.steps, arguments.batch, arguments.every, arguments.start)
+    main(arguments.work, arguments.steps, arguments.batch, arguments.every, arguments.from_base)
