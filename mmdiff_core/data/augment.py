@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-TURN = 25.0  # degrees to either side
-FILL = (0.7, 1.0)  # longer side of the turned subject, as a share of the photo's
 JITTER = 0.12  # brightness, contrast and saturation, up or down by this share
 # What lies behind the subject. Black comes most: that is what a mask leaves of a user's photo.
 BACKGROUNDS = {"black": 0.5, "plain": 0.2, "noise": 0.15, "scene": 0.15}
+
+
+class Changes(NamedTuple):
+    """How far a photo may be from its subject.
+
+    flips: share that is mirrored. turn: degrees to either side at most. fill: least and most of the photo's side that
+    the subject's longer one takes. centred: the subject is in the middle of the photo, not anywhere.
+    """
+
+    flips: float = 0.5
+    turn: float = 25.0
+    fill: tuple[float, float] = (0.7, 1.0)
+    centred: bool = False
+
+
+USUAL = Changes()
 
 
 def vary(
     subject: Image.Image,
     size: int,
     random: np.random.Generator,
+    changes: Changes = USUAL,
     scene: Callable[[int, np.random.Generator], Image.Image] | None = None,
-    flips: float = 0.5,
-    turn: float = TURN,
-    fill: tuple[float, float] = FILL,
-    centred: bool = False,
 ) -> Image.Image:
     """One more photo of a subject: flipped, turned, zoomed, with other light, on another background.
 
     subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
-    background of a given side; without it there are only black, plain and noisy ones. flips: share that is mirrored.
-    turn: degrees to either side at most. fill: least and most of the photo's side that the subject's longer one takes.
-    centred: the subject is in the middle of the photo, not anywhere. Returns RGB, size x size.
+    background of a given side; without it there are only black, plain and noisy ones. Returns RGB, size x size.
     """
-    if random.random() < flips:
+    if random.random() < changes.flips:
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if max(subject.size) > 2 * size:  # turning the pixels of a large photo would only cost time
         subject = fitted(subject, 2 * size)
-    subject = subject.rotate(random.uniform(-turn, turn), Image.Resampling.BILINEAR, expand=True)
-    subject = fitted(subject, round(size * random.uniform(*fill)))
+    subject = subject.rotate(random.uniform(-changes.turn, changes.turn), Image.Resampling.BILINEAR, expand=True)
+    subject = fitted(subject, round(size * random.uniform(*changes.fill)))
     gain, contrast, saturation = random.uniform(1 - JITTER, 1 + JITTER, 3)
     subject = recoloured(subject, 0.0, saturation, gain * contrast, 128 * gain * (1 - contrast))
 
@@ -51,7 +61,9 @@ def vary(
         photo = Image.new(
             "RGB", (size, size), tuple(random.integers(0, 256, 3).tolist()) if kind == "plain" else "black"
         )
-    left, top = ((size - side) // 2 if centred else int(random.integers(0, size - side + 1)) for side in subject.size)
+    left, top = (
+        (size - side) // 2 if changes.centred else int(random.integers(0, size - side + 1)) for side in subject.size
+    )
     photo.paste(subject, (left, top), subject)
     return photo
 

@@ -19,16 +19,13 @@ from .atlas import Atlas, Identity
 from .backgrounds import SCENES, background
 from .captions import Mention, caption, names_a_colour
 from .looks import LOOKS, PLAIN, rendered
+from .placing import MARGIN, Free, Settled
 
 RELATIONS = ("to the left of", "to the right of", "above", "below")
 TILT = 8.0  # degrees
 # Longer side of the upright box around a subject as a share of the canvas. "big" and "small" leave a gap to each other.
 SIZES = {"small": (0.34, 0.44), "": (0.42, 0.66), "big": (0.62, 0.76)}
 PAIR_SIZES = (0.35, 0.46)
-MARGIN, GAP = 0.02, 0.03
-QUARTERS = [0.26, 0.74]  # middles of a settled pair
-SETTLED = 0.57  # height of the middle, wherever nothing is above or below
-REST = (0.78, 0.95)  # where what stands on the ground touches it
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,7 @@ class WorldScenes(Dataset):
 
         pairs: share of scenes with two subjects. looks: share that is not plain. recolour: share of subjects in other
         colours than they were drawn in. categories: share of subjects whose caption says the kind ("an animal") or
-        "a toy" in place of the name. settled: chance decides nothing that the caption does not say: one
-        place and size for each, upright, and references face as the subject does and fill their photo; for models too
-        small to learn more.
+        "a toy" in place of the name. settled: chance decides nothing that the caption does not say (`Settled`).
         """
         self.atlas = atlas if isinstance(atlas, Atlas) else Atlas.load(atlas)
         self.identities = self.atlas.identities(split)
@@ -125,7 +120,7 @@ class WorldScenes(Dataset):
         self.looks = looks
         self.recolour = recolour
         self.categories = categories
-        self.settled = settled
+        self.placing = Settled() if settled else Free()
         self._order = Order(len(self.identities), seed)
 
     def __len__(self) -> int:
@@ -194,10 +189,9 @@ class WorldScenes(Dataset):
         """Another photo of a subject, (P, P, 3) of 8 bits: another rendition of it where there is one."""
         others = [sprite for sprite in placed.identity.renditions if sprite != placed.sprite] or [placed.sprite]
         picture = self.individual(others[random.integers(len(others))], placed.hue)
-        if self.settled and placed.flip:
+        if self.placing.faithful and placed.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        changes = {"flips": 0.0, "turn": 0.0, "fill": (1.0, 1.0), "centred": True} if self.settled else {}
-        return np.asarray(vary(picture, self.photo_size, random, _any_background, **changes))
+        return np.asarray(vary(picture, self.photo_size, random, self.placing.changes, _any_background))
 
     def individual(self, sprite: int, hue: float) -> Image.Image:
         """The RGBA picture of a sprite in its colours."""
@@ -206,51 +200,31 @@ class WorldScenes(Dataset):
 
     def _single(self, identity: Identity, ground: bool, random: np.random.Generator) -> Placed:
         size = ("", "", "small", "big")[random.integers(4)]
-        width, height, drawn = self._drawn(identity, self._between(SIZES[size], random), random)
-        x = self._between((MARGIN + width / 2, 1 - MARGIN - width / 2), random)
-        return Placed(**drawn, size_word=size, x=x, y=self._resting(height, ground, random), grounded=ground)
+        width, height, drawn = self._drawn(identity, self.placing.between(SIZES[size], random), random)
+        x = self.placing.between((MARGIN + width / 2, 1 - MARGIN - width / 2), random)
+        return Placed(**drawn, size_word=size, x=x, y=self.placing.standing(height, ground, random), grounded=ground)
 
     def _pair(
         self, first: Identity, second: Identity, ground: bool, random: np.random.Generator
     ) -> tuple[str, tuple[Placed, Placed]]:
         """Two subjects that do not touch, so that every pixel has one owner at most."""
         relation = RELATIONS[random.choice(4, p=(0.35, 0.35, 0.15, 0.15))]
-        drawn = [self._drawn(identity, self._between(PAIR_SIZES, random), random) for identity in (first, second)]
+        drawn = [self._drawn(one, self.placing.between(PAIR_SIZES, random), random) for one in (first, second)]
         leading = [0, 1] if relation in ("to the left of", "above") else [1, 0]
         beside = relation in RELATIONS[:2]
-        # Along the axis of the relation: the leading one, a gap, the other one; what space is left is shared out.
-        lengths = [drawn[i][0] if beside else drawn[i][1] for i in leading]
-        spare = 1 - 2 * MARGIN - GAP - sum(lengths)
-        start, gap = (np.sort(random.uniform(0, 1, 2)) * spare).tolist()
-        middles = [MARGIN + start + lengths[0] / 2, MARGIN + gap + GAP + lengths[0] + lengths[1] / 2]
-        if self.settled:
-            middles = QUARTERS
+        # Along the axis of the relation.
+        middles = self.placing.middles([drawn[i][0] if beside else drawn[i][1] for i in leading], random)
         placed: list[Placed | None] = [None, None]
         for which, middle in zip(leading, middles, strict=True):
             width, height, rest = drawn[which]
             if beside:
-                x, y, grounded = middle, self._resting(height, ground, random), ground
+                x, y, grounded = middle, self.placing.standing(height, ground, random), ground
             else:
                 spread = 0.12 * (1 - width)
-                x, y = 0.5 + self._between((-spread, spread), random), middle
+                x, y = 0.5 + self.placing.between((-spread, spread), random), middle
                 grounded = ground and which == leading[1]
             placed[which] = Placed(**rest, size_word="", x=x, y=y, grounded=grounded)
-        # Settled, "and" is said of one order only.
-        unsaid = random.random() >= 0.6 and (not self.settled or relation == RELATIONS[0])
-        return "and" if unsaid else relation, tuple(placed)
-
-    def _resting(self, height: float, ground: bool, random: np.random.Generator) -> float:
-        """Where the middle is of something that stands on the ground or, where there is none, floats."""
-        if self.settled:
-            return SETTLED
-        if not ground:
-            return self._between((MARGIN + height / 2, 1 - MARGIN - height / 2), random)
-        return max(self._between(REST, random) - height / 2, MARGIN + height / 2)
-
-    def _between(self, ends: tuple[float, float], random: np.random.Generator) -> float:
-        """A number that chance decides; settled, the middle."""
-        value = random.uniform(*ends)
-        return sum(ends) / 2 if self.settled else value
+        return self.placing.said(relation, random), tuple(placed)
 
     def _drawn(self, identity: Identity, length: float, random: np.random.Generator) -> tuple[float, float, dict]:
         """Width and height of a tilted subject, and how it is drawn."""
@@ -260,7 +234,7 @@ class WorldScenes(Dataset):
             word = identity.category if random.random() < 0.6 else "toy"
         # Said or not, a colour in the name binds: a "red apple" has to stay one.
         turn = random.random() < self.recolour and not names_a_colour(identity.name)
-        tilt = self._between((-TILT, TILT), random)
+        tilt = self.placing.between((-TILT, TILT), random)
         size = self.atlas.sprites[sprite]
         cosine, sine = math.cos(math.radians(tilt)), abs(math.sin(math.radians(tilt)))
         width, height = size.width * cosine + size.height * sine, size.width * sine + size.height * cosine

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmdiff_core.data.annotated import AnnotatedScenes
-from mmdiff_core.data.augment import fitted, recoloured, vary
+from mmdiff_core.data.augment import Changes, fitted, recoloured, vary
 from mmdiff_core.data.order import Order
 from mmdiff_core.data.validate import Broken, check_folder, validate
 from mmdiff_core.errors import MMDiffError
@@ -287,7 +287,7 @@ def test_variations_flip_turn_zoom_and_change_what_is_behind():
 
 def test_a_variation_can_fill_the_photo_in_the_middle():
     photos = [
-        np.asarray(vary(card(), 64, np.random.default_rng(seed), turn=0.0, fill=(1.0, 1.0), centred=True))
+        np.asarray(vary(card(), 64, np.random.default_rng(seed), Changes(turn=0.0, fill=(1.0, 1.0), centred=True)))
         for seed in range(40)
     ]
     black = [(photo > 0).any(-1) for photo in photos if (photo[0, 0] == 0).all()]
@@ -300,7 +300,7 @@ def test_scenes_come_behind_only_where_there_are_some():
         return Image.new("RGB", (side, side), (0, 0, 250))
 
     def behind(scene) -> list[bool]:
-        photos = (np.asarray(vary(card(), 32, np.random.default_rng(seed), scene)) for seed in range(60))
+        photos = (np.asarray(vary(card(), 32, np.random.default_rng(seed), scene=scene)) for seed in range(60))
         return [bool(((photo == (0, 0, 250)).all(-1)).mean() > 0.1) for photo in photos]
 
     assert not any(behind(None)) and 2 < sum(behind(blue)) < 25
