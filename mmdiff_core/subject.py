@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,8 @@ from torch import Tensor
 from .errors import MMDiffError
 from .face import Face
 from .files import read_safetensors, write_safetensors
-from .model.heads import Heads
+from .model.mmdiff import MMDiff
 from .photo import prepare_photos
-from .spec import Spec
 
 FORMAT = 1
 
@@ -47,24 +46,26 @@ class Subject:
         return dataclasses.replace(self, tokens=self.tokens.to(device), entity=entity)
 
 
+class Vision(Protocol):
+    """The two vision towers of a checkpoint, wherever they run. Both normalise what they see themselves."""
+
+    def cls(self, pixels: Tensor) -> Tensor:
+        """(R, 3, S, S) prepared photos to the (R, cls width) projected CLS of the tuned tower."""
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """(R, 3, S, S) prepared photos to (R, P, patch width): what the original tower has before its last layer."""
+
+
 def encode_subject(
-    heads: Heads,
-    spec: Spec,
-    source: str,
-    photos: Tensor,
-    face: Face | None,
-    cls: Callable[[Tensor], Tensor],
-    patches: Callable[[Tensor], Tensor],
-    name: str,
-    weight: float,
+    mmdiff: MMDiff, vision: Vision, photos: Tensor, face: Face | None, name: str, weight: float
 ) -> Subject:
     """Encode the references of one subject.
 
-    photos: (R, 3, S, S) prepared photos; face: the references' faces where the spec's identity is "face";
-    cls: prepared photos -> (R, cls width) by the tuned tower; patches: prepared crops -> (R, P, patch width) by the
-    original tower (both normalise themselves). Raises MMDiffError if a face is missing or has the wrong width.
+    photos: (R, 3, S, S) prepared photos; face: the references' faces where the spec's identity is "face". Raises
+    MMDiffError if a face is missing or has the wrong width.
     """
-    embeddings = cls(photos[:1] if spec.entity_references == "first" and spec.identity == "face" else photos)
+    heads, spec = mmdiff.heads, mmdiff.spec
+    embeddings = vision.cls(photos[:1] if spec.entity_references == "first" and spec.identity == "face" else photos)
     if spec.identity == "face":
         if face is None:
             raise MMDiffError(
@@ -79,9 +80,11 @@ def encode_subject(
         identity, seen = face.embeds.to(photos), prepare_photos(face.crops, spec.photo_size).to(photos)
     else:
         identity, seen = embeddings, photos
-    tokens = heads.subject(identity, patches(seen))
+    tokens = heads.subject(identity, vision.patches(seen))
     entity = embeddings[0] if spec.entity_references == "first" else embeddings.mean(dim=0)
-    return Subject(name=name, weight=weight, tokens=tokens.flatten(0, 1), entity=heads.entities(entity), source=source)
+    return Subject(
+        name=name, weight=weight, tokens=tokens.flatten(0, 1), entity=heads.entities(entity), source=mmdiff.source
+    )
 
 
 def save_subject(subject: Subject, path: Path) -> None:

@@ -10,6 +10,7 @@ from comfy.clip_model import CLIPVisionModelProjection
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import CoreModelPatcher
 from comfy.utils import ProgressBar
+
 from torch import Tensor
 
 from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject, prepare_photos
@@ -46,29 +47,38 @@ def encode(
     image: (R, H, W, C) in [0, 1]. Returns the subject, on the host's intermediate device, and the prepared photos
     (R, 3, S, S). Raises MMDiffError for a wrong encoder or bad photos.
     """
-    _check(mmdiff, clip_vision)
     photos = prepare_photos(image, mmdiff.core.spec.photo_size, mask)
-    tuned = _tuned(mmdiff, clip_vision)
-    comfy.model_management.load_models_gpu([tuned.patcher, clip_vision.patcher, mmdiff.patcher])
-    device = mmdiff.patcher.load_device
-
-    progress = ProgressBar(2)
-
-    def cls(pixels: Tensor) -> Tensor:
-        embeddings = tuned.model(pixel_values=normalise(pixels).to(clip_vision.load_device))[2]
-        progress.update(1)
-        return embeddings.to(device).float()
-
-    def patches(pixels: Tensor) -> Tensor:
-        pixels = normalise(pixels).to(clip_vision.load_device)
-        hidden = clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1]
-        progress.update(1)
-        return hidden.to(device).float()
-
-    subject = encode_subject(
-        mmdiff.core.heads, mmdiff.core.spec, mmdiff.core.source, photos.to(device), face, cls, patches, name, weight
-    )
+    towers = Towers(mmdiff, clip_vision, ProgressBar(2))
+    subject = encode_subject(mmdiff.core, towers, photos.to(towers.device), face, name, weight)
     return subject.to(comfy.model_management.intermediate_device()), photos
+
+
+class Towers:
+    """Both towers of a checkpoint in the host, loaded; a `Vision` of the core. Each look moves the progress on by one.
+
+    Raises MMDiffError for a wrong encoder.
+    """
+
+    def __init__(self, mmdiff: HostedMMDiff, clip_vision: ClipVisionModel, progress: ProgressBar) -> None:
+        _check(mmdiff, clip_vision)
+        self.original = clip_vision
+        self.tuned = _tuned(mmdiff, clip_vision)
+        self.device = mmdiff.patcher.load_device
+        self.progress = progress
+        comfy.model_management.load_models_gpu([self.tuned.patcher, clip_vision.patcher, mmdiff.patcher])
+
+    def cls(self, pixels: Tensor) -> Tensor:
+        return self._seen(self.tuned.model(pixel_values=self._normalised(pixels))[2])
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        return self._seen(self.original.model(pixel_values=self._normalised(pixels), intermediate_output=-2)[1])
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels).to(self.original.load_device)
+
+    def _seen(self, values: Tensor) -> Tensor:
+        self.progress.update(1)
+        return values.to(self.device).float()
 
 
 def _tuned(mmdiff: HostedMMDiff, original: ClipVisionModel) -> Tower:

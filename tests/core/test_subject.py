@@ -37,8 +37,8 @@ def face():
 
 
 def encode(mmdiff, photos, face=None, **changes):
-    arguments = {"cls": cls, "patches": patches, "name": "Ada", "weight": 0.7, **changes}
-    return encode_subject(mmdiff.heads, mmdiff.spec, mmdiff.source, photos, face, **arguments)
+    vision = SimpleNamespace(**{"cls": cls, "patches": patches, **changes})
+    return encode_subject(mmdiff, vision, photos, face, name="Ada", weight=0.7)
 
 
 def test_a_general_checkpoint_starts_from_the_cls_and_the_photos_patches(make, photos):

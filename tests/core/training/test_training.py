@@ -221,9 +221,7 @@ def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp
     with torch.no_grad():
         conditions = made.trainee.conditions(batch)
         photo = batch.references[0, :1]
-        subject = encode_subject(
-            mmdiff.heads, mmdiff.spec, mmdiff.source, photo, None, towers.cls, towers.patches, "box", 1.0
-        )
+        subject = encode_subject(mmdiff, towers, photo, None, "box", 1.0)
     torch.testing.assert_close(subject.tokens, conditions.subjects.tokens[0, :4], atol=1e-5, rtol=1e-5)
 
 
