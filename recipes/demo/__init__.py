@@ -1,4 +1,4 @@
-"""How the demo model was made: each stage a command, `python -m recipes.demo.STAGE`.
+"""How the demo model was made: `python -m recipes.demo.make`, whose stages are commands of their own.
 
-prepare -> base -> (train) -> pack, and decoder at any time after prepare; docs/demo-model.md tells the whole way.
+prepare -> base -> imitate -> (train) -> pack, and decoder at any time after prepare; docs/demo-model.md tells the whole way.
 """

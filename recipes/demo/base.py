@@ -134,20 +134,21 @@ class Making(nn.Module):
         noise = batch.randn(batch.latents.shape[1:], "noise")
         time = noisy_times(batch.time, scheduler.config.num_train_timesteps)
         noisy = scheduler.add_noise(batch.latents, noise, time)
-        words, entities = self.look(batch)
+        seen = photos(batch)
+        words, entities = self.look(seen)
         text, mask = self.context(batch, words, entities)
         out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
         error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
         astray = misled(self.watchers, batch.masks * batch.valid[..., None, None], WORDS, entity_places(batch))
         weight = 1 + SUBJECT * inside
-        photos = self.components.encode(batch.references[batch.valid] * 2 - 1)
-        read = (self.words.read_back(words) - photos.flatten(2).transpose(1, 2)).square().sum() / max(1, photos.numel())
+        patches = self.components.encode(seen * 2 - 1).flatten(2).transpose(1, 2)
+        read = (self.words.read_back(words) - patches).square().mean()
         return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read, astray
 
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(N, 64, 128) visual words and (N, 128) entities of the references that are seen."""
-        seen = self.vision(normalise(batch.references[batch.valid]), output_hidden_states=True)
+    def look(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, P, P) photos to (N, 64, 128) visual words and (N, 128) entities."""
+        seen = self.vision(normalise(photos), output_hidden_states=True)
         return self.words(seen.image_embeds, seen.hidden_states[-2])
 
     def context(self, batch: Batch, words: Tensor, entities: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +170,11 @@ class Making(nn.Module):
         said = torch.ones_like(batch.ids["l"], dtype=torch.bool)
         there = torch.cat((said, batch.valid.repeat_interleave(WORDS, 1)), 1)
         return torch.cat((text, all_words.flatten(1, 2)), 1), there
+
+
+def photos(batch: Batch) -> Tensor:
+    """(N, 3, P, P) references that are seen; where none is, one all the same, so that every weight has a gradient."""
+    return batch.references[batch.valid] if batch.valid.any() else batch.references[:1, 0]
 
 
 def entity_places(batch: Batch) -> Tensor:

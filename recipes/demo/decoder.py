@@ -30,7 +30,7 @@ SCALE = 0.2
 SIDE, CROP = 128, 64
 SCENES, CROPS = 4, 4  # scenes of a step, and pieces of each
 IDLE = (13, 14, 17)  # blocks of the decoder that stay as they begin: most of the work for the least gain
-NOISE = 0.1  # deviation of what is added to latents, because a denoiser's are never exact
+NOISE = 0.4  # most deviation of what is added to latents: a denoiser's are never exact, and squares show where
 RATE, DECAY, AVERAGE = 1e-3, 0.5, 0.998  # DECAY: the share of steps in which the rate falls
 
 
@@ -145,7 +145,8 @@ class Run:
     def learn(self, wanted: Tensor, rate: float) -> None:
         """One step on (B, 3, H, W) pieces."""
         latents = self.components.encode(wanted)
-        drawn = self.layers(_squeezed(latents + NOISE * torch.randn_like(latents))) * 2 - 1
+        noise = NOISE * torch.rand_like(latents[:, :1, :1, :1]) * torch.randn_like(latents)
+        drawn = self.layers(_squeezed(latents + noise)) * 2 - 1
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()

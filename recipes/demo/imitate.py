@@ -1,10 +1,10 @@
 """A start for the adapter: heads that say of a reference what the base's visual words said.
 
-    python -m recipes.demo.imitate WORK CONFIG OUT
+    python -m recipes.demo.imitate WORK CONFIG
 
 A base takes long to teach a fresh adapter where to look in a photo, for it only says how wrong a whole picture was. Its
 visual words are thrown away, but before that the heads learn from them directly, for minutes instead of hours: no UNet
-runs. Attention and LoRA stay fresh. What comes out is what the configuration's `model.start` names.
+runs. Attention and LoRA stay fresh. What comes out is written where the configuration's `model.start` says.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class References(Dataset):
         return torch.from_numpy(photo.copy()).movedim(-1, 0).float() / 255
 
 
-def main(work: Path, config_file: Path, out: Path) -> None:
-    """Train the heads of a configuration's fresh adapter, and write it as a checkpoint."""
+def main(work: Path, config_file: Path) -> None:
+    """Train the heads of a configuration's fresh adapter, and write the checkpoint that it starts from."""
     config = read_config(config_file)
+    out = Path(config.model.start)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, start=""))
     torch.manual_seed(config.seed)
     base = Base(config.base, config.vision, weights=True, dtype=torch.float32)
@@ -91,6 +92,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m recipes.demo.imitate")
     parser.add_argument("work", type=Path, help="folder with atlas, components and base")
     parser.add_argument("config", type=Path, help="the configuration that will be trained")
-    parser.add_argument("out", type=Path, help="the checkpoint to write")
     arguments = parser.parse_args()
-    main(arguments.work, arguments.config, arguments.out)
+    main(arguments.work, arguments.config)

@@ -14,6 +14,8 @@ from mmdiff_core.model.mmdiff import MMDiff
 from mmdiff_core.training.state import read_run
 from mmdiff_core.world.atlas import Atlas
 
+from .base import WORDS_FILE
+
 FILES = {
     "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
     "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -21,6 +23,7 @@ FILES = {
     "vision": ("config.json", "model.safetensors"),
     "tokenizer": ("vocab.json", "merges.txt", "tokenizer_config.json"),
     "scheduler": ("scheduler_config.json",),
+    ".": (WORDS_FILE,),  # nothing draws with it; arms can be trained again
 }
 
 

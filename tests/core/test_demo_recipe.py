@@ -1,4 +1,9 @@
-"""What the demo model was made with: the encoder that is written by hand, where attention is led, and Muon's steps."""
+"""How the demo model is made: the encoder that is written by hand, where attention is led, Muon's steps, and that what
+was done is not done again."""
+
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +14,15 @@ pytest.importorskip("diffusers")
 
 from diffusers import AutoencoderTiny  # noqa: E402
 
+sys.path.append(str(Path(__file__).parent / "evaluation"))
+
+from tiny_world import make_atlas  # noqa: E402
+
 from mmdiff_core.demo import FOLDER  # noqa: E402
+from mmdiff_core.files import read_safetensors  # noqa: E402
+from mmdiff_core.training.config import read_config  # noqa: E402
+from mmdiff_core.world.atlas import Atlas  # noqa: E402
+from recipes.demo import base, make  # noqa: E402
 from recipes.demo.decoder import SCALE, make_vae  # noqa: E402
 from recipes.demo.latents import Components  # noqa: E402
 from recipes.demo.muon import Muon  # noqa: E402
@@ -110,3 +123,114 @@ def test_two_processes_share_muons_work_and_step_alike(tmp_path):
     for rank in range(2):
         for one, found in zip(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True), strict=True):
             assert torch.allclose(one, found, atol=1e-6)
+
+
+@pytest.fixture
+def work(tmp_path) -> Path:
+    """What the base is made of, with a world of a few shapes; torch multiplies afterwards as it did before."""
+    found = Atlas.load(make_atlas(tmp_path / "shapes.npz"))
+    shown = [index for index, sprite in enumerate(found.sprites) if sprite.split == "test"]
+    train = [found.sprites[index]._replace(split="train") for index in shown]
+    Atlas.of(train, [found.picture(index) for index in shown]).save(tmp_path / "atlas.npz")
+    shutil.copy(FOLDER / "components.safetensors", tmp_path)
+    shutil.copytree(FOLDER / "tokenizer", tmp_path / "tokenizer")
+    precision = torch.get_float32_matmul_precision()
+    yield tmp_path
+    torch.set_float32_matmul_precision(precision)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_base_that_was_killed_goes_on_as_if_nothing_had_been(work, monkeypatch):
+    """Killed between writing its state and writing its parts."""
+    whole, killed = work / "whole", work / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        for part in ("atlas.npz", "components.safetensors", "tokenizer"):
+            (folder / part).symlink_to(work / part)
+    base.main(whole, steps=2, batch=1, every=1, start=None)
+
+    def kill(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(base, "write_base", kill)
+        base.main(killed, steps=2, batch=1, every=1, start=None)
+    base.main(killed, steps=2, batch=1, every=1, start=None)
+    for file in ("base-run/state.safetensors", f"base/{base.WORDS_FILE}"):
+        one, other = (read_safetensors(folder / file)[0] for folder in (whole, killed))
+        assert one.keys() == other.keys()
+        assert all(torch.allclose(one[name].float(), other[name].float(), rtol=1e-3, atol=1e-5) for name in one)
+    assert len((killed / "base-run" / "losses.jsonl").read_text().splitlines()) == 2
+    taken = base.Making(1627, base.Components.load(work / "components.safetensors"))
+    taken.take(killed / "base")
+    words = read_safetensors(killed / "base" / base.WORDS_FILE)[0]
+    assert all(torch.equal(value, words[name]) for name, value in taken.words.state_dict().items())
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch) -> list[list[str]]:
+    """The commands that `make` gives in an empty folder, in place of running them; each makes its first file."""
+    given: list[list[str]] = []
+
+    class Done:
+        returncode = 0
+
+    def run(command: list[str], env: dict[str, str]) -> Done:
+        given.append(command[2:])
+        if command[2] == "mmdiff_core.world.build":
+            Path(command[3]).touch()
+        if command[2] == "recipes.demo.prepare":
+            (Path(command[3]) / "tokenizer").mkdir()
+        if command[2] == "recipes.demo.imitate":
+            Path(read_config(Path(command[4])).model.start).touch()
+        return Done()
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(make.subprocess, "run", run)
+    return given
+
+
+def test_one_command_makes_everything_once(commands):
+    """Stages that end as a file are left out the second time; the others go on by themselves."""
+    make.main(["full", "single", "text-only"], base_steps=9, decoder_steps=7, processes=2)
+    stages = [command[0] for command in commands]
+    train = ["mmdiff_core"] * 3
+    assert stages[:2] == ["mmdiff_core.world.build", "recipes.demo.prepare"]
+    assert stages[2:4] == ["torch.distributed.run", "recipes.demo.decoder"]
+    assert stages[4:] == ["recipes.demo.imitate", *train, "recipes.demo.pack"], (
+        "one start for two arms, none for the base"
+    )
+    assert all("--resume" in command for command in commands if command[0] == "mmdiff_core")
+    commands.clear()
+    make.main(["single"], base_steps=9, decoder_steps=7, processes=2)
+    assert [command[0] for command in commands] == ["torch.distributed.run", "recipes.demo.decoder", "mmdiff_core"]
+
+
+def test_what_fails_stops_the_making(commands, monkeypatch):
+    class Failed:
+        returncode = 3
+
+    monkeypatch.setattr(make.subprocess, "run", lambda command, env: Failed())
+    with pytest.raises(SystemExit) as stop:
+        make.main(["full"], base_steps=9, decoder_steps=7, processes=2)
+    assert stop.value.code == 3
+
+
+def test_arms_differ_in_what_they_say_alone():
+    """The same base, steps, samples and seeds."""
+    arms = {path.stem: read_config(path) for path in make.ARMS.glob("*.yaml")}
+    assert set(arms) == {"full", "ip-adapter", "no-constraint", "single", "text-only"}
+    full = arms.pop("full")
+    assert arms["single"].data.options == {**full.data.options, "pairs": 0}
+    assert (
+        not arms["ip-adapter"].loss.text and not arms["ip-adapter"].model.depth and not arms["no-constraint"].loss.image
+    )
+    trained = [arms[name] for name in ("ip-adapter", "no-constraint", "single")]
+    assert all(
+        (arm.base, arm.train, arm.drop, arm.seed) == (full.base, full.train, full.drop, full.seed) for arm in trained
+    )
+    assert len({arm.out for arm in (full, *arms.values())}) == 5
