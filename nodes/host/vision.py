@@ -10,7 +10,6 @@ from comfy.clip_model import CLIPVisionModelProjection
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import CoreModelPatcher
 from comfy.utils import ProgressBar
-
 from torch import Tensor
 
 from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject, prepare_photos
