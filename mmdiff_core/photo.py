@@ -23,7 +23,7 @@ def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Te
     check_photos(photos)
     opacity = photos[..., 3:4] if photos.shape[-1] == 4 else torch.ones_like(photos[..., :1])
     if masks is not None:
-        opacity = opacity * _checked_masks(masks, photos)
+        opacity = opacity * check_masks(masks, photos).unsqueeze(-1)
     pixels = (photos[..., :3].float() * opacity).clamp(0, 1).movedim(-1, 1)
     pixels = (pixels * 255).round()
     height, width = pixels.shape[-2:]
@@ -65,7 +65,8 @@ def check_photos(photos: Tensor) -> None:
             )
 
 
-def _checked_masks(masks: Tensor, photos: Tensor) -> Tensor:
+def check_masks(masks: Tensor, photos: Tensor) -> Tensor:
+    """Masks of photos as (R or 1, H, W). Raises MMDiffError for another size, another number, or what is no number."""
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or masks.shape[1:] != photos.shape[1:3] or len(masks) not in (1, len(photos)):
         raise MMDiffError(
@@ -77,4 +78,4 @@ def _checked_masks(masks: Tensor, photos: Tensor) -> Tensor:
             "The mask has values that are not numbers (NaN or infinite); "
             "the node that made it failed, look at its output."
         )
-    return masks.to(photos).unsqueeze(-1)
+    return masks.to(photos)

@@ -1,7 +1,10 @@
 from comfy_api.latest import io, ui
 
+from ..mmdiff_core.cutout import references
 from .host import types
 from .host.vision import encode
+
+MORE_IMAGES = 15
 
 
 class EncodeSubject(types.Node):
@@ -22,7 +25,9 @@ class EncodeSubject(types.Node):
                     "clip_vision", tooltip="The vision encoder the checkpoint was trained with: CLIP ViT-L/14 (openai)."
                 ),
                 io.Image.Input(
-                    "image", tooltip="Photos of this one subject, any size; they are padded to a square, never cropped."
+                    "image",
+                    tooltip="Photos of this one subject, of any size. More photos of other sizes go to the sockets "
+                    "image_2 and on.",
                 ),
                 types.Face.Input(
                     "face",
@@ -32,7 +37,8 @@ class EncodeSubject(types.Node):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White on the subject, the size of the photo: the rest becomes black.",
+                    tooltip="White on the subject, the size of the photo: the rest becomes black. The mask of Load "
+                    "Image fits: painted on the subject, of a transparent picture, or of none.",
                 ),
                 io.String.Input(
                     "name",
@@ -47,11 +53,37 @@ class EncodeSubject(types.Node):
                     step=0.05,
                     tooltip="How strongly this subject is drawn, beside the other subjects.",
                 ),
+                io.Combo.Input(
+                    "crop",
+                    options=["auto", "to the subject", "whole photo"],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="to the subject: cut it out by its mask, by what is transparent, or from a plain background "
+                    "and show it alone. whole photo: as it is, what is not masked is black. auto: to the subject, but "
+                    "whole photos for portrait checkpoints, as they were trained.",
+                ),
+                io.Autogrow.Input(
+                    "more_images",
+                    template=io.Autogrow.TemplateNames(
+                        io.Image.Input("image", tooltip="More photos of this one subject, of any size.", optional=True),
+                        names=[f"image_{number}" for number in range(2, MORE_IMAGES + 2)],
+                        min=0,
+                    ),
+                    optional=True,
+                ),
             ],
             outputs=[types.Subject.Output(display_name="subject")],
         )
 
     @classmethod
-    def execute(cls, mmdiff, clip_vision, image, name, weight, face=None, mask=None) -> io.NodeOutput:
-        subject, photos = encode(mmdiff, clip_vision, image, face, mask, name, weight)
-        return io.NodeOutput(subject, ui=ui.PreviewImage(photos.movedim(1, -1), cls=cls))
+    def execute(
+        cls, mmdiff, clip_vision, image, name, weight, face=None, mask=None, crop="auto", more_images=None
+    ) -> io.NodeOutput:
+        spec = mmdiff.core.spec
+        images = [image, *(more_images or {}).values()]
+        cut = crop == "to the subject" or crop == "auto" and spec.identity != "face"
+        photos, remarks = references(images, mask, spec.photo_size, cut)
+        subject = encode(mmdiff, clip_vision, photos, face, name, weight)
+        shown = ui.PreviewImage(photos.movedim(1, -1), cls=cls).as_dict()
+        return io.NodeOutput(subject, ui={**shown, "text": remarks})

@@ -12,7 +12,7 @@ from comfy.model_patcher import CoreModelPatcher
 from comfy.utils import ProgressBar
 from torch import Tensor
 
-from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject, prepare_photos
+from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject
 from ...mmdiff_core.photo import normalise
 from .model import HostedMMDiff
 
@@ -35,21 +35,19 @@ class Tower(NamedTuple):
 def encode(
     mmdiff: HostedMMDiff,
     clip_vision: ClipVisionModel,
-    image: Tensor,
+    photos: Tensor,
     face: Face | None,
-    mask: Tensor | None,
     name: str,
     weight: float,
-) -> tuple[Subject, Tensor]:
+) -> Subject:
     """Encode the references of one subject with the host's encoder.
 
-    image: (R, H, W, C) in [0, 1]. Returns the subject, on the host's intermediate device, and the prepared photos
-    (R, 3, S, S). Raises MMDiffError for a wrong encoder or bad photos.
+    photos: (R, 3, S, S), prepared. The subject is on the host's intermediate device. Raises MMDiffError for a wrong
+    encoder.
     """
-    photos = prepare_photos(image, mmdiff.core.spec.photo_size, mask)
     towers = Towers(mmdiff, clip_vision, ProgressBar(2))
     subject = encode_subject(mmdiff.core, towers, photos.to(towers.device), face, name, weight)
-    return subject.to(comfy.model_management.intermediate_device()), photos
+    return subject.to(comfy.model_management.intermediate_device())
 
 
 class Towers:

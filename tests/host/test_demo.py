@@ -21,13 +21,13 @@ def demo(pack):
     return pack["MMDiffLoadDemo"].execute().args
 
 
-def subjects(pack, demo, *names, masked=False):
+def subjects(pack, demo, *names, masked=False, **inputs):
     """Bundled subjects, encoded by the nodes."""
     encoded = []
     for name in names:
         image, mask = pack["MMDiffDemoSubject"].execute(subject=name).args
         node = pack["MMDiffEncodeSubject"]
-        given = {"mmdiff": demo[4], "clip_vision": demo[3], "image": image, "name": name, "weight": 1.0}
+        given = {"mmdiff": demo[4], "clip_vision": demo[3], "image": image, "name": name, "weight": 1.0, **inputs}
         encoded.append(node.execute(**given, **({"mask": mask} if masked else {})).args[0])
     return encoded
 
@@ -66,7 +66,7 @@ def test_the_host_samples_what_the_core_samples(pack, demo, prompt, names):
     run = Run.of_model(core.FOLDER)
     photos = torch.cat([prepare_photos(read_pixels(core.SUBJECTS / f"{name}.png")[None], 64) for name in names])
     wanted = run.latents([prompt], [photos], [4])
-    found = latents(pack, demo, prompt, subjects(pack, demo, *names), run.noise([4]))
+    found = latents(pack, demo, prompt, subjects(pack, demo, *names, crop="whole photo"), run.noise([4]))
     print(f"{names}: {error(found, wanted):.1e}")
     assert error(found, wanted) <= BOUND
 

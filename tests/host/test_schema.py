@@ -28,9 +28,9 @@ def described_input(one) -> dict:
     if (template := getattr(one, "template", None)) is not None:
         found["template"] = {
             **described_input(template.input),
-            "prefix": template.prefix,
+            **({"prefix": template.prefix} if hasattr(template, "prefix") else {"names": template.names}),
             "min": template.min,
-            "max": template.max,
+            "max": len(template.names),
         }
         found["tooltip"] = found["template"]["tooltip"]  # shown on each of its sockets
     return found
@@ -145,12 +145,20 @@ def test_every_node_has_a_help_page(pack):
     assert not missing, f"js/docs lacks the pages of {', '.join(missing)}"
 
 
+def first(one: dict) -> str:
+    """An input's name, or that of the first socket that grows from it."""
+    template = one.get("template")
+    if template is None:
+        return one["id"]
+    return f"{template['prefix']}0" if "prefix" in template else template["names"][0]
+
+
 def test_the_help_pages_name_every_input(pack):
     for name, node in described(pack).items():
         page = ROOT / "js" / "docs" / f"{name}.md"
         if page.is_file():
             text = page.read_text()
-            seen = [f"{one['template']['prefix']}0" if "template" in one else one["id"] for one in node["inputs"]]
+            seen = [first(one) for one in node["inputs"]]
             without = [name for name in seen if f"`{name}`" not in text]
             assert not without, f"{page.relative_to(ROOT)} does not explain {', '.join(without)}"
 
