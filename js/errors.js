@@ -1,4 +1,5 @@
-// An error of this pack, where one looks: in the node, and in a toast. The host shows its sentence in a log only.
+// An error of this pack, where one looks: in the node, and in a toast; the host shows its sentence in a log only.
+// And warnings of a run, in a toast.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { everyNode, nodeAt } from "./graph.js";
@@ -14,6 +15,10 @@ function show({ detail }) {
   if (node?.comfyClass?.startsWith("MMDiff")) say(node, text, { label: "Error", error: true });
 }
 
+function warn({ detail }) {
+  app.extensionManager.toast.add({ severity: "warn", summary: "MM-Diff", detail: detail.text, life: TOAST });
+}
+
 function clear() {
   for (const node of everyNode(app.rootGraph ?? app.graph)) clearError(node);
 }
@@ -23,5 +28,6 @@ app.registerExtension({
   setup() {
     api.addEventListener("execution_start", clear);
     api.addEventListener("execution_error", show);
+    api.addEventListener("mmdiff.warning", warn); // from nodes/host/tell.py
   },
 });

@@ -59,9 +59,9 @@ class EncodeSubject(types.Node):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="to the subject: cut it out by its mask, by what is transparent, or from a plain background "
-                    "and show it alone. whole photo: as it is, what is not masked is black. auto: to the subject, but "
-                    "whole photos for portrait checkpoints, as they were trained.",
+                    tooltip="to the subject: cut it out by its mask, by what is transparent, or from a plain "
+                    "background, and show it alone. whole photo: as it is, what is not masked is black. auto: to the "
+                    "subject, but whole photos for portrait checkpoints, as they were trained.",
                 ),
                 io.Autogrow.Input(
                     "more_images",

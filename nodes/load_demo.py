@@ -23,6 +23,7 @@ class LoadDemo(types.Node):
                 io.Vae.Output(display_name="vae"),
                 io.ClipVision.Output(display_name="clip_vision"),
                 types.Model.Output(display_name="mmdiff"),
+                io.Latent.Output(display_name="latent", tooltip="An empty latent of the size the model draws."),
             ],
         )
 

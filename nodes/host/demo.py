@@ -16,11 +16,13 @@ import comfy.utils
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...mmdiff_core.demo import CHECKPOINT, FOLDER
 from ...mmdiff_core.files import read_safetensors
 from .model import HostedMMDiff, load_mmdiff
+from .tell import warn
 
 
 class Demo(NamedTuple):
@@ -31,6 +33,11 @@ class Demo(NamedTuple):
     vae: comfy.sd.VAE
     clip_vision: ClipVisionModel
     mmdiff: HostedMMDiff
+    latent: dict[str, Tensor]
+
+
+SIDE = 16
+"""Of the latents the demo was trained on; a pixel of them is 8 of the picture."""
 
 
 class Latents(comfy.latent_formats.LatentFormat):
@@ -102,7 +109,8 @@ class DemoClip(comfy.sd1_clip.SD1ClipModel):
 
 def load_demo() -> Demo:
     """Load all parts. Full precision everywhere, because they are small."""
-    return Demo(_model(), _clip(), _vae(), _vision(), load_mmdiff(CHECKPOINT))
+    latent = {"samples": torch.zeros(1, Latents.latent_channels, SIDE, SIDE)}
+    return Demo(_model(), _clip(), _vae(), _vision(), load_mmdiff(CHECKPOINT), latent)
 
 
 def _model() -> ModelPatcher:
@@ -137,7 +145,23 @@ def _model() -> ModelPatcher:
     names = comfy.utils.unet_to_diffusers(model_config.unet_config)
     weights = {names[key]: value for key, value in _weights("unet/diffusion_pytorch_model").items()}
     model.diffusion_model.load_state_dict(weights)
-    return CoreModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+    patcher = CoreModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "mmdiff_demo", _know_size)
+    return patcher
+
+
+def _know_size(
+    executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any, **more: Any
+) -> Any:
+    """Say so where a picture of another size is drawn from noise alone; a finished one may be enlarged and refined."""
+    height, width = noise.shape[-2:]
+    most = executor.class_obj.model_patcher.get_model_object("model_sampling").sigma_max
+    if (height, width) != (SIDE, SIDE) and sigmas[0] >= 0.99 * most:
+        warn(
+            f"The demo model draws {8 * SIDE} x {8 * SIDE} pixels; at {8 * width} x {8 * height} it repeats or "
+            "loses its subjects. Connect the latent of Load MM-Diff Demo to the sampler."
+        )
+    return executor(noise, latent, sampler, sigmas, *rest, **more)
 
 
 def _clip() -> comfy.sd.CLIP:

@@ -17,7 +17,7 @@ SCENES = ("on the beach", "in space")
 
 @pytest.fixture(scope="module")
 def demo(pack):
-    """model, clip, vae, clip_vision, mmdiff."""
+    """model, clip, vae, clip_vision, mmdiff, latent."""
     return pack["MMDiffLoadDemo"].execute().args
 
 
@@ -50,9 +50,10 @@ def draw(pack, demo, prompt, names, seed=0):
 
 
 def test_the_node_gives_the_hosts_own_objects(demo):
-    model, clip, vae, clip_vision, _ = demo
+    model, clip, vae, clip_vision, _, latent = demo
     assert isinstance(model, comfy.model_patcher.ModelPatcher) and isinstance(clip, comfy.sd.CLIP)
     assert isinstance(vae, comfy.sd.VAE) and isinstance(clip_vision, comfy.clip_vision.ClipVisionModel)
+    assert latent["samples"].shape == (1, 16, 16, 16)
 
 
 @pytest.mark.parametrize(("prompt", "names"), [("a toy<|subj|> on the beach", ("owl",)), (PAIR, ("popcorn", "kiwi"))])
@@ -105,3 +106,19 @@ def test_the_hosts_empty_latent_is_enough(pack, demo):
     model = applied(pack, binding, model=demo[0], weight=1.0)
     (out,) = nodes.common_ksampler(model, 1, 2, 2.5, "euler", "simple", positive, negative, empty)
     assert demo[2].decode(out["samples"]).shape == (1, 128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "start", "said"), [(16, 1.0, False), (64, 1.0, True), (8, 1.0, True), (32, 0.5, False)]
+)
+def test_a_size_that_the_demo_cannot_draw_is_said(pack, demo, caplog, side, start, said):
+    """From noise alone; to refine an enlarged picture is no mistake."""
+    words = demo[1].encode_from_tokens_scheduled(demo[1].tokenize("a toy"))
+    guider = comfy.samplers.CFGGuider(demo[0])
+    guider.set_conds(words, words)
+    sampling = demo[0].get_model_object("model_sampling")
+    sigmas = torch.tensor([float(sampling.sigma_max) * start, 0.0])
+    noise = torch.randn(1, 16, side, side)
+    sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
+    guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+    assert (f"at {8 * side} x {8 * side} it repeats" in caplog.text) == said

@@ -10,6 +10,7 @@ from live_server import GOLDEN, ROOT, Server, with_stand_ins
 from PIL import Image
 from tiny_sd15 import general_checkpoint
 
+PORTRAIT, TWO_PEOPLE = "MM-Diff 5 - Draw My Portrait (SDXL).app", "MM-Diff 6 - Two People (SDXL)"
 WORKFLOWS = sorted((Path(__file__).parent / "workflows").glob("*.json"))
 
 
@@ -52,7 +53,7 @@ def test_a_workflow_makes_a_picture(server, path):
 
 
 def test_the_binding_is_reported(server):
-    graph = changed(with_stand_ins(workflow("Two People")), "KSampler", steps=1)
+    graph = changed(with_stand_ins(workflow(TWO_PEOPLE)), "KSampler", steps=1)
     prompt = "a tall woman<|subj|> and a man<|subj|> at home"  # a new one: what is cached reports nothing again
     graph = changed(changed(graph, "MMDiffBindSubjects", prompt=prompt), "MMDiffEncodeSubject", weight=0.9)
     entry = server.queue(graph)
@@ -69,7 +70,7 @@ def test_the_binding_is_reported(server):
 
 
 def test_a_subject_is_saved_and_loaded_in_another_workflow(server):
-    graph = changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1)
+    graph = changed(with_stand_ins(workflow(PORTRAIT)), "KSampler", steps=1)
     encode = next(number for number, node in graph.items() if node["class_type"] == "MMDiffEncodeSubject")
     bind = next(node for node in graph.values() if node["class_type"] == "MMDiffBindSubjects")
     save = {"class_type": "MMDiffSaveSubject", "inputs": {"subject": [encode, 0], "filename": "people/ada"}}
@@ -93,14 +94,14 @@ def test_a_subject_is_saved_and_loaded_in_another_workflow(server):
     ],
 )
 def test_bad_input_is_a_sentence_and_the_server_lives_on(server, kind, inputs, sentence):
-    graph = changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1)
+    graph = changed(with_stand_ins(workflow(PORTRAIT)), "KSampler", steps=1)
     graph = changed(graph, kind, **{name: value for name, value in inputs.items() if value is not None})
     for name in (name for name, value in inputs.items() if value is None):
         next(node for node in graph.values() if node["class_type"] == kind)["inputs"].pop(name)
     entry = server.queue(graph)
     message = next(what for name, what in entry["status"]["messages"] if name == "execution_error")
     assert message["node_type"] == kind and sentence in message["exception_message"], message
-    assert server.queue(changed(with_stand_ins(workflow("Portrait")), "KSampler", steps=1))["status"]["completed"]
+    assert server.queue(changed(with_stand_ins(workflow(PORTRAIT)), "KSampler", steps=1))["status"]["completed"]
 
 
 def test_every_node_is_listed_with_tooltips(server):

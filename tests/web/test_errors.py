@@ -8,7 +8,7 @@ IN_TOAST = ".p-toast-detail"
 
 
 def demo(prompt: str, size: int = 128) -> dict:
-    graph = template("Demo - One Subject")
+    graph = template("MM-Diff 3 - One Subject (demo)")
     for node in graph["nodes"]:
         if node["type"] == "MMDiffBindSubjects":
             node["widgets_values"][0] = prompt
