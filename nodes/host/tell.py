@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-
-from server import PromptServer
+import sys
 
 EVENT = "mmdiff.warning"
 
@@ -12,6 +11,7 @@ EVENT = "mmdiff.warning"
 def warn(sentence: str) -> None:
     """Say it in the log, and to the page that queued what runs now; `js/errors.js` shows it there."""
     logging.warning("MM-Diff: %s", sentence)
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and server.client_id is not None:
-        server.send_sync(EVENT, {"text": sentence}, server.client_id)
+    server = sys.modules.get("server")  # nodes also run where there is no server: in tests, in a script
+    page = getattr(server and server.PromptServer, "instance", None)
+    if page is not None and page.client_id is not None:
+        page.send_sync(EVENT, {"text": sentence}, page.client_id)
