@@ -3,11 +3,13 @@
 `demo` does the main job without ComfyUI and takes the options of `python -m mmdiff_core demo`.
 `test` runs the core tests, and where COMFYUI_DIR names a ComfyUI checkout (or several, separated as in PATH) the host
 and browser tests in each of them. A checkout without a `.venv` of its own uses the first one's.
+`wheel` builds the core's wheel, and draws with it from an empty environment outside the checkout.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -15,15 +17,15 @@ ROOT = Path(__file__).parent
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
-def run(*command: object, **environment: str) -> None:
-    """Run a command in the repository; a failure ends this program with the command's exit code."""
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env={**os.environ, **environment})
+def run(*command: object, folder: Path = ROOT, **environment: str) -> None:
+    """Run a command in the repository, or another folder; a failure ends this program with its exit code."""
+    done = subprocess.run([str(part) for part in command], cwd=folder, env={**os.environ, **environment})
     if done.returncode:
         sys.exit(done.returncode)
 
 
-def install(python: Path, requirements: str) -> None:
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", ROOT / requirements)
+def install(python: Path, *what: object) -> None:
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
 
 
 def own_python() -> Path:
@@ -32,7 +34,7 @@ def own_python() -> Path:
     if not python.exists():
         print("Setting up .venv (PyTorch is large; this happens once) ...", flush=True)
         venv.create(ROOT / ".venv", with_pip=True)
-    install(python, "tests/requirements.txt")
+    install(python, "-r", ROOT / "tests/requirements.txt")
     return python
 
 
@@ -46,8 +48,18 @@ def test(*options: str) -> None:
         print("COMFYUI_DIR is not set: the host and browser tests were NOT run.")
     for host in hosts:
         python = next(p for h in (host, hosts[0]) if (p := h / ".venv" / BIN / "python").exists())
-        install(python, "tests/host/requirements.txt")
+        install(python, "-r", ROOT / "tests/host/requirements.txt")
         run(python, "-m", "pytest", "tests/host", "tests/web", *options, COMFYUI_DIR=str(host))
+
+
+def wheel() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(own_python(), "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+        (built,) = folder.glob("*.whl")
+        venv.create(folder / "empty", with_pip=True)
+        install(folder / "empty" / BIN / "python", f"{built}[draw]", "-c", ROOT / "tests/requirements.txt")
+        run(folder / "empty" / BIN / "mm-diff", "demo", "--out", "drawn", folder=folder, PYTHONPATH="")
 
 
 if __name__ == "__main__":
@@ -56,5 +68,7 @@ if __name__ == "__main__":
         run(own_python(), "-m", "mmdiff_core", "demo", *rest)
     elif command == "test":
         test(*rest)
+    elif command == "wheel":
+        wheel()
     else:
         print(__doc__)

@@ -1,4 +1,4 @@
-"""The command line: `python -m mmdiff_core --help`."""
+"""The command line: `python -m mmdiff_core --help`, and `mm-diff` where this is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
 from .model.lora import lora_pairs
-from .training import INSTALL
+from .training import INSTALL, PACKAGES
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -46,21 +46,17 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    try:
-        from .demo import command
-    except ModuleNotFoundError as error:
-        raise MMDiffError(f"The demo needs {error.name}, which is not installed: {INSTALL}") from error
+    from .demo import command
+
     asked = arguments.image or arguments.prompt is not None
     drawings = command.own(arguments.image, arguments.prompt) if asked else command.bundled()
     print(command.draw(drawings, arguments.out, arguments.seed))
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    try:
-        from .training.config import read_config
-        from .training.trainer import train
-    except ModuleNotFoundError as error:
-        raise MMDiffError(f"Training needs {error.name}, which is not installed: {INSTALL}") from error
+    from .training.config import read_config
+    from .training.trainer import train
+
     train(read_config(arguments.config), arguments.resume)
 
 
@@ -73,9 +69,9 @@ def _validate(arguments: argparse.Namespace) -> None:
     print(f"{good} records are good, {len(broken)} are left out.")
 
 
-def main() -> int:
-    """Run one command; bad input ends with its sentence and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m mmdiff_core", description=sys.modules["mmdiff_core"].__doc__)
+def main(program: str = "mm-diff") -> int:
+    """Run one command; bad input, and a package that is missing, end with their sentence and exit code 1."""
+    parser = argparse.ArgumentParser(prog=program, description=sys.modules["mmdiff_core"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     convert = commands.add_parser("convert", help="make one safetensors file of a released folder")
@@ -113,8 +109,13 @@ def main() -> int:
     except MMDiffError as error:
         print(error, file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        print(f"This command needs {error.name}, which is not installed: {INSTALL}", file=sys.stderr)
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("python -m mmdiff_core"))

@@ -1,4 +1,14 @@
 """Training: heads, refiner and LoRAs around a frozen diffusers model. Wants diffusers, accelerate and PyYAML."""
 
-INSTALL = "pip install diffusers accelerate transformers pyyaml tensorboard tqdm"
-"""What to run where a package of training is missing."""
+PACKAGES = {
+    "PIL": "pillow",
+    "accelerate": "accelerate",
+    "diffusers": "diffusers",
+    "tensorboard": "tensorboard",
+    "tqdm": "tqdm",
+    "transformers": "transformers",
+    "yaml": "pyyaml",
+}
+"""What drawing, training and evaluation need beside the core, by the name they import: the extra `draw`."""
+INSTALL = f"pip install {' '.join(PACKAGES.values())}"
+"""What to run where one of them is missing."""

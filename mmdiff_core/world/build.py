@@ -1,7 +1,7 @@
 """Make the atlas of the procedural world: `python -m mmdiff_core.world.build ATLAS.npz`.
 
 Fetches the artwork with npm (about 30 MB, once), draws it, drops what looks the same, and splits it. Needs the extra
-`[demo-data]` and Node.js.
+`[world]` and Node.js.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The command line, as a user calls it."""
 
+import importlib.metadata
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from mmdiff_core.__main__ import PACKAGES
 from mmdiff_core.demo import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +43,40 @@ def test_bad_input_is_one_sentence(tmp_path):
         done = call(*arguments)
         assert done.returncode == 1 and str(tmp_path) in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+WITHOUT = """
+import sys
+from mmdiff_core.__main__ import PACKAGES, main
+sys.modules.update(dict.fromkeys(PACKAGES))  # as if none were installed
+for words in sys.stdin.read().splitlines():
+    sys.argv[1:] = words.split()
+    assert main() == 1, words
+"""
+
+
+def test_every_command_says_which_package_is_missing(tmp_path):
+    commands = [
+        "demo --out out",
+        "train --config none.yaml",
+        "validate .",
+        "evaluate dreambench . --out out",
+        "evaluate world none.npz --out out",
+        "evaluate nets none.npz nets.safetensors",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"cwd": tmp_path, "env": environment, "text": True, "capture_output": True}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], input="\n".join(commands), **options)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(commands)
+    assert all("which is not installed: pip install" in line for line in said), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_extras_suffice_for_what_the_commands_import():
+    """What is missing is named by what pip calls it, and the extra installs the same."""
+    project = (ROOT / "pyproject.toml").read_text()
+    (draw,) = re.findall(r"^draw = (\[.*?\])", project, re.MULTILINE)
+    assert sorted(json.loads(draw)) == sorted(PACKAGES.values())
+    assert {name: importlib.metadata.packages_distributions()[name][0].lower() for name in PACKAGES} == PACKAGES
