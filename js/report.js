@@ -1,9 +1,10 @@
-// Shows in the node what a node of this pack says after it ran: which word became which subject, where a file went.
+// Shows in the node what a node of this pack says after it ran: which word became which subject, where a
+// file went, whose map has which number.
 import { app } from "../../scripts/app.js";
 import { nodeOfOutput } from "./graph.js";
 import { say } from "./message.js";
 
-const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject"]);
+const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject", "MMDiffAttentionMaps"]);
 
 function report(node, output) {
   if (output?.text) say(node, [output.text].flat().join("\n"), { label: "Report" });

@@ -66,7 +66,10 @@ def check_photos(photos: Tensor) -> None:
 
 
 def check_masks(masks: Tensor, photos: Tensor) -> Tensor:
-    """Masks of photos as (R or 1, H, W). Raises MMDiffError for another size, another number, or what is no number."""
+    """Masks of photos as (R or 1, H, W) in [0, 1].
+
+    Raises MMDiffError for another size, another number, or what is no number.
+    """
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or masks.shape[1:] != photos.shape[1:3] or len(masks) not in (1, len(photos)):
         raise MMDiffError(
@@ -78,4 +81,4 @@ def check_masks(masks: Tensor, photos: Tensor) -> Tensor:
             "The mask has values that are not numbers (NaN or infinite); "
             "the node that made it failed, look at its output."
         )
-    return masks.to(photos)
+    return masks.to(photos).clamp(0, 1)

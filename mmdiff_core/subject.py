@@ -27,7 +27,7 @@ class Subject:
     name: what the prompt may call it. weight: factor on its attention term.
     tokens: (references x tokens per reference, context width). entity: encoder -> (token width,).
     source: content hash of the checkpoint that encoded it.
-    region: (H, W) in [0, 1], where in the picture it may act, or None for everywhere.
+    region: (H, W), where in the picture it may act, or None for everywhere; it is brought into [0, 1].
     start_percent, end_percent: its share of sampling, 0 the first step, 1 the last.
     """
 
@@ -39,6 +39,10 @@ class Subject:
     region: Tensor | None = None
     start_percent: float = 0.0
     end_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.region is not None:  # masks come from nodes that blur, invert and add them
+            object.__setattr__(self, "region", self.region.float().clamp(0, 1))
 
     def to(self, device: torch.device) -> Subject:
         """A copy with what was encoded on another device."""
@@ -108,6 +112,8 @@ def load_subject(path: Path) -> Subject:
     try:
         fields = json.loads(metadata["mmdiff_subject"])
         found = fields.pop("format")
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise MMDiffError(f"{path} is a saved subject with values that are not numbers. Encode and save it again.")
         if found == FORMAT:
             return Subject(
                 tokens=tensors["tokens"],

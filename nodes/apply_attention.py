@@ -1,7 +1,10 @@
 from comfy_api.latest import io
 
+from ..mmdiff_core import MMDiffError
 from .host import types
 from .host.attention import apply_binding
+
+SEPARATIONS = ("reference", "by word")
 
 
 class ApplyAttention(types.Node):
@@ -29,7 +32,7 @@ class ApplyAttention(types.Node):
                 ),
                 io.Combo.Input(
                     "separation",
-                    options=["reference", "by word"],
+                    options=list(SEPARATIONS),
                     default="reference",
                     optional=True,
                     tooltip="reference: all subjects share one attention, as trained. by word: each subject acts where "
@@ -41,4 +44,6 @@ class ApplyAttention(types.Node):
 
     @classmethod
     def execute(cls, model, binding, weight, separation="reference") -> io.NodeOutput:
+        if separation not in SEPARATIONS:
+            raise MMDiffError(f"separation is {separation!r}; it must be one of {', '.join(SEPARATIONS)}.")
         return io.NodeOutput(apply_binding(model, binding, weight, by_word=separation == "by word"))

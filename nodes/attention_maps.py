@@ -1,13 +1,14 @@
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .host import types
 from .host.maps import attention_maps
 
 PIXELS = 256
 LABEL = 20
+FONT = ImageFont.load_default()
 
 
 class AttentionMaps(types.Node):
@@ -44,13 +45,21 @@ class AttentionMaps(types.Node):
     @classmethod
     def execute(cls, model, binding, positive, latent, percent) -> io.NodeOutput:
         maps = attention_maps(model, positive, binding, latent, percent)
+        names = [subject.name for subject in binding.subjects]
         panels = [
-            _panel(one, f"{subject.name}: {what}")
-            for subject, pair in zip(binding.subjects, maps, strict=True)
+            _panel(one, f"{number} {name if _drawable(name) else ''}: {what}")
+            for number, (name, pair) in enumerate(zip(names, maps, strict=True), 1)
             for one, what in zip(pair, ("its word", "its photo"), strict=True)
         ]
         batch = torch.stack(panels)
-        return io.NodeOutput(batch, ui=ui.PreviewImage(batch, cls=cls))
+        # Beside the pictures, where the page has a font for every script.
+        said = ui.PreviewText("\n".join(f"{number} {name}" for number, name in enumerate(names, 1)))
+        return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), **said.as_dict()})
+
+
+def _drawable(name: str) -> bool:
+    """Whether the font has every sign of a name; for one that it lacks it draws the same box as for no character."""
+    return all(bytes(FONT.getmask(sign)) != bytes(FONT.getmask("\uffff")) for sign in name)
 
 
 def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
@@ -60,5 +69,5 @@ def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
     heat = Image.fromarray(brightness).resize((round(PIXELS * width / height), PIXELS), Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (heat.width, PIXELS + LABEL))
     panel.paste(heat, (0, LABEL))
-    ImageDraw.Draw(panel).text((4, 4), label, fill="white")
+    ImageDraw.Draw(panel).text((4, 4), label, fill="white", font=FONT)
     return torch.from_numpy(np.array(panel)).float() / 255

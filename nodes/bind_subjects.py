@@ -14,7 +14,10 @@ class BindSubjects(types.Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        subject = types.Subject.Input("subject", tooltip="A subject; <|subj|> markers take them in socket order.")
+        # Optional, or the host would refuse a graph whose first subject is muted or taken off.
+        subject = types.Subject.Input(
+            "subject", optional=True, tooltip="A subject; <|subj|> markers take them in socket order."
+        )
         return io.Schema(
             node_id="MMDiffBindSubjects",
             display_name="Multi-Subject Binding",

@@ -5,6 +5,7 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
+from ..mmdiff_core import MMDiffError
 from ..mmdiff_core.demo import SUBJECTS
 from .host import types
 
@@ -29,6 +30,8 @@ class DemoSubject(types.Node):
 
     @classmethod
     def execute(cls, subject) -> io.NodeOutput:
+        if subject not in NAMES:
+            raise MMDiffError(f"there is no drawing {subject!r}; there are {', '.join(NAMES)}.")
         with Image.open(SUBJECTS / f"{subject}.png") as opened:
             pixels = torch.from_numpy(np.asarray(opened.convert("RGBA"), np.float32) / 255)
         opacity = pixels[None, ..., 3]

@@ -53,11 +53,12 @@ class PlaceSubject(types.Node):
                 f"{end_percent:.0%}; start_percent must be the smaller one."
             )
         if region is not None:
-            if region.ndim == 3 and len(region) == 1:
-                region = region[0]
+            if region.ndim > 2 and region.shape[:-2].numel() == 1:
+                region = region.reshape(region.shape[-2:])
             if region.ndim != 2:
                 raise MMDiffError(
-                    f"Place Subject: the region of '{subject.name}' is a batch of {len(region)} masks; connect one."
+                    f"Place Subject: the region of '{subject.name}' has shape {tuple(region.shape)}; connect one mask, "
+                    "height x width."
                 )
             if 0 in region.shape:
                 raise MMDiffError(

@@ -1,3 +1,5 @@
+import math
+
 from comfy_api.latest import io
 
 from ..mmdiff_core import save_subject
@@ -29,6 +31,11 @@ class SaveSubject(types.Node):
             ],
             outputs=[],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> float:
+        """Never equal: the file may have been moved or replaced since, and "Saved" must be true."""
+        return math.nan
 
     @classmethod
     def execute(cls, subject, filename) -> io.NodeOutput:

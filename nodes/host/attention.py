@@ -8,7 +8,6 @@ of nodes does not matter and no other node ever finds anything of ours to change
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from .keys_values import keys_values
 from .lora import patch_unet
 from .regions import reach
 from .rows import DENSITY, MARK, PLACES, Meaning, mark_rows, repeated_rows
+from .tell import warn
 from .text import Binding
 
 KEY = "mmdiff"
@@ -97,7 +97,7 @@ class Run:
 
     def warn_once(self, message: str) -> None:
         if message not in self.warned:
-            logging.warning("MM-Diff: %s", message)
+            warn(message)
             self.warned.add(message)
 
     def keys_values(
@@ -143,7 +143,7 @@ def _uncompiled(model: ModelPatcher) -> AbstractContextManager:
     """
     if not model.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY):
         return nullcontext()
-    logging.warning("MM-Diff: a compiled model mixes up its blocks' subjects, so this run is not compiled.")
+    warn("a compiled model mixes up its blocks' subjects, so this run is not compiled.")
     return torch.compiler.set_stance("force_eager")
 
 

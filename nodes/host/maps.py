@@ -73,7 +73,12 @@ def attention_maps(
     if binding.id not in [one.binding.id for one in model.get_attachment(KEY) or ()]:
         raise MMDiffError(
             "Preview Attention Maps: the model does not carry this binding. Connect the model that comes from Apply "
-            "MM-Diff Attention with the same binding."
+            "MM-Diff Attention with the same binding; a merge keeps the subjects of its first model alone."
+        )
+    if not latent["samples"].isfinite().all():
+        raise MMDiffError(
+            "Preview Attention Maps: the latent has values that are not numbers (NaN or infinite); the sampler that "
+            "made it failed, look at its picture."
         )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     model = model.clone()

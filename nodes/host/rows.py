@@ -8,7 +8,6 @@ and drop such tensors with the rows, and cut into areas and tiles what is a pict
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from comfy.conds import CONDNoiseShape, CONDRegular
 from torch import Tensor
 
+from .tell import warn
 from .text import CONDITIONING_KEY, WINDOW_KEY, Binding
 
 MARK = "mmdiff_rows"
@@ -61,10 +61,10 @@ def mark_rows(
     carried = {cond[CONDITIONING_KEY] for group in conds.values() for cond in group if CONDITIONING_KEY in cond}
     adopted = () if carried & numbers.keys() else tuple(range(len(bindings)))
     if adopted and "positive" in conds:
-        logging.warning(
-            "MM-Diff: no conditioning of this run comes from the Multi-Subject Binding that is on the model, so every "
-            "positive prompt gets %s, and 'by word' acts as 'reference'.",
-            ", ".join(f"'{subject.name}'" for binding in bindings for subject in binding.subjects),
+        names = ", ".join(f"'{subject.name}'" for binding in bindings for subject in binding.subjects)
+        warn(
+            "no conditioning of this run comes from the Multi-Subject Binding that is on the model, so every positive "
+            f"prompt gets {names}, and 'by word' acts as 'reference'."
         )
     meanings: list[Meaning] = []
     marks = {}
@@ -77,7 +77,7 @@ def mark_rows(
             text = cond.get("cross_attn")
             if text is not None and not text.any():
                 if number is not None and group == "positive":
-                    logging.warning("MM-Diff: the positive prompt was zeroed out, so it gets no subjects.")
+                    warn("the positive prompt was zeroed out, so it gets no subjects.")
                 meaning = Meaning((), words=False)
             elif number is None:
                 meaning = Meaning(adopted if group == "positive" else (), words=False)

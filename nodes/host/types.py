@@ -1,9 +1,10 @@
-"""The pack's own socket types, and what every node of it has in common."""
+"""The pack's own socket types, and what every node of it has in common: named errors, and values in their ranges."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from comfy_api.latest import io
@@ -32,6 +33,7 @@ def _named(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput
     @functools.wraps(execute)
     def named(cls: type[Node], *args: Any, **inputs: Any) -> io.NodeOutput:
         try:
+            _check(cls.define_schema().inputs, inputs)
             return execute(cls, *args, **inputs)
         except MMDiffError as error:
             name = cls.define_schema().display_name
@@ -40,3 +42,32 @@ def _named(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput
             raise
 
     return named
+
+
+def _check(declared: list[io.Input], inputs: dict[str, Any]) -> None:
+    """Refuse what is out of its range, is no text, or was not asked for; the host looks only at what is typed by hand.
+
+    Files and what is on a socket of ours are looked at where they are used.
+    """
+    for one in declared:
+        if one.id not in inputs:
+            continue
+        value = inputs[one.id]
+        is_number, is_text = isinstance(one, (io.Int.Input, io.Float.Input)), isinstance(one, io.String.Input)
+        if is_number and not (isinstance(value, Real) and one.min <= value <= one.max):
+            raise MMDiffError(
+                f"{one.id} is {value!r}; it must be a number from {one.min} to {one.max}. Look at the node that it "
+                "comes from."
+            )
+        if is_text and not (isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value):
+            raise MMDiffError(
+                f"{one.id} is {value!r}, which is no text, or has half a character in it. Look at the node that it "
+                "comes from."
+            )
+    if unknown := inputs.keys() - {one.id for one in declared}:
+        last = "".join(
+            f", whose last one is {one.id}.{one.template.names[-1]}"
+            for one in declared
+            if isinstance(one, io.Autogrow.Input)
+        )
+        raise MMDiffError(f"There is no input {', '.join(sorted(unknown))} on this node{last}; take it off.")

@@ -50,3 +50,21 @@ def test_looking_changes_nothing(pack, pair):
 def test_a_model_without_the_binding_is_refused(pack, pair):
     with pytest.raises(ValueError, match="Apply MM-Diff Attention with the same binding"):
         maps(pack, (golden().model, *pair[1:]), 0.5)
+
+
+def test_names_that_the_font_has_no_signs_for_are_told_apart(pack):
+    """By number in the picture, and by name in the node, where the page has fonts for every script."""
+    names = ("Ada", "\u0410\u0434\u0430", "\u5c0f\u660e")
+    subjects = [subject(pack, name, number) for number, name in enumerate(names)]
+    positive, negative, binding = bound(pack, "a dog<|subj|>, a cat<|subj|> and a bird<|subj|>", subjects)
+    shown = maps(pack, (applied(pack, binding), binding, positive, negative), 0.5)
+    assert shown.ui["text"] == ("1 Ada\n2 \u0410\u0434\u0430\n3 \u5c0f\u660e",)
+    words = shown.args[0][::2, :20]  # the labels of the word maps
+    assert not torch.equal(words[1], words[2])
+
+
+def test_a_latent_of_what_is_not_numbers(pack, pair):
+    model, binding, positive, _ = pair
+    latent = {"samples": torch.full((1, 4, 16, 16), torch.nan)}
+    with pytest.raises(ValueError, match="not numbers"):
+        pack["MMDiffAttentionMaps"].execute(model=model, binding=binding, positive=positive, latent=latent, percent=0.5)

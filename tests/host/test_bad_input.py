@@ -431,7 +431,6 @@ BAD_MASKS = {
     "another size": (torch.ones(1, 64, 64), "mask has shape (1, 64, 64)", "Resize it"),
     "turned": (torch.ones(1, 20, 30), "mask has shape (1, 20, 30)", "(1, 30, 20, 3)"),
     "too many": (torch.ones(3, 30, 20), "mask has shape (3, 30, 20)", "or one for each photo"),
-    "empty": (torch.ones(0, 30, 20), "mask has shape (0, 30, 20)", "or one for each photo"),
     "picture": (torch.ones(1, 30, 20, 3), "mask has shape (1, 30, 20, 3)", "one mask of the photos' height"),
     "NaN": (torch.full((1, 30, 20), torch.nan), "mask", "not numbers"),
 }
@@ -444,8 +443,9 @@ def test_a_mask_that_does_not_fit_the_photo(pack, refused, mask, found, wanted):
 
 
 BAD_REGIONS = {
-    "batch": (torch.ones(3, 8, 8), "'Ada' is a batch of 3 masks", "connect one"),
-    "empty batch": (torch.ones(0, 8, 8), "'Ada' is a batch of 0 masks", "connect one"),
+    "batch": (torch.ones(3, 8, 8), "'Ada' has shape (3, 8, 8)", "connect one"),
+    "empty batch": (torch.ones(0, 8, 8), "'Ada' has shape (0, 8, 8)", "connect one"),
+    "picture": (torch.ones(1, 8, 8, 3), "'Ada' has shape (1, 8, 8, 3)", "connect one"),
     "empty": (torch.ones(1, 0, 8), "'Ada' is empty", "(0, 8)"),
     "NaN": (torch.full((1, 8, 8), torch.nan), "'Ada' has pixels that are not numbers", "look at its output"),
 }
@@ -466,6 +466,91 @@ def test_a_region_of_any_size_is_scaled(pack, size):
         positive, negative, binding = bound(pack, "Ada on the beach", [one])
         latents.append(sample(applied(pack, binding), positive, negative, steps=1, size=(16, 8)))
     assert error(*latents) < 1e-5
+
+
+BORDERS = {
+    "a hair below and above": lambda mask: mask * (1 + 2e-7) - 1e-7,
+    "far below and above": lambda mask: mask * 510 - 255,
+    "whole numbers": lambda mask: mask.to(torch.uint8),
+    "yes and no": lambda mask: mask > 0,
+    "half precision": lambda mask: mask.half(),
+    "with one channel": lambda mask: mask[None],
+    "without a batch": lambda mask: mask[0],
+}
+
+
+@pytest.mark.parametrize("border", BORDERS.values(), ids=BORDERS)
+def test_masks_are_brought_into_their_range(pack, tmp_path, border):
+    """As a region, of a subject that was saved too, and on a photo. A blur sums to 1.0000001; inverted it is -1e-7."""
+    mask = torch.zeros(1, 16, 16)
+    mask[..., :8] = 1
+
+    def latent(region):
+        placed = pack["MMDiffPlaceSubject"].execute(
+            subject=subject(pack, "Ada"), start_percent=0.0, end_percent=1.0, region=region
+        )
+        core = module(pack, "mmdiff_core")
+        core.save_subject(placed.args[0], tmp_path / "ada.safetensors")
+        for one in (placed.args[0], core.load_subject(tmp_path / "ada.safetensors")):
+            positive, negative, binding = bound(pack, "Ada on the beach", [one])
+            yield sample(applied(pack, binding), positive, negative, steps=1)
+
+    for found, wanted in zip(latent(border(mask)), latent(mask), strict=True):
+        assert found.isfinite().all() and error(found, wanted) < 1e-5
+
+
+def test_a_mask_on_a_photo_is_brought_into_its_range(pack):
+    mask = torch.zeros(1, 30, 20)
+    mask[..., :10] = 1
+    wanted = encode(pack, photo(30, 20), mask).args[0].tokens
+    for border in (lambda one: one * (1 + 2e-7) - 1e-7, lambda one: one * 510 - 255, lambda one: one > 0):
+        assert error(encode(pack, photo(30, 20), border(mask)).args[0].tokens, wanted) < 1e-5
+
+
+def test_a_saved_subject_of_what_is_not_numbers(pack, refused, tmp_path):
+    core = module(pack, "mmdiff_core")
+    broken = dataclasses.replace(subject(pack, "Ada"), tokens=torch.full((4, 256), torch.nan))
+    core.save_subject(broken, tmp_path / "ada.safetensors")
+    with refused("ada.safetensors", "values that are not numbers"):
+        core.load_subject(tmp_path / "ada.safetensors")
+
+
+NUMBERS = [
+    ("MMDiffApplyAttention", "weight", [-0.1, 3.1, float("nan"), float("inf"), "1", None]),
+    ("MMDiffEncodeSubject", "weight", [-0.1, float("nan")]),
+    ("MMDiffPlaceSubject", "start_percent", [-0.1, float("nan")]),
+    ("MMDiffBindSubjects", "end_percent", [1.1]),
+    ("MMDiffBindSubjects", "width", [-8, 1 << 20]),
+    ("MMDiffAttentionMaps", "percent", [2.0]),
+    ("MMDiffAnalyzeFace", "index", [-1]),
+]
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"), [(node, name, value) for node, name, values in NUMBERS for value in values]
+)
+def test_a_number_out_of_its_range(pack, refused, node, name, value):
+    """The host holds what is typed into a widget to its range, but not what comes over a link."""
+    with refused(pack[node].define_schema().display_name, f"{name} is {value!r}", "must be a number from"):
+        pack[node].execute(**{name: value})
+
+
+@pytest.mark.parametrize("value", [None, 3, "half of \ud83e"])
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [("MMDiffBindSubjects", "prompt"), ("MMDiffEncodeSubject", "name"), ("MMDiffSaveSubject", "filename")],
+)
+def test_what_is_no_text(pack, refused, node, name, value):
+    with refused(f"{name} is {value!r}", "no text"):
+        pack[node].execute(**{name: value})
+
+
+def test_a_choice_that_there_is_not(pack, refused):
+    _, _, binding = bound(pack, "Ada on the beach", [subject(pack, "Ada")])
+    with refused("separation is 'By Word'", "reference, by word"):
+        applied(pack, binding, separation="By Word")
+    with refused("no drawing '../../secret'", "penguin"):
+        pack["MMDiffDemoSubject"].execute(subject="../../secret")
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (1.0, 0.0)])
@@ -611,6 +696,12 @@ def test_a_socket_left_empty(pack, people):
     sockets = {"subject_2": people["Bo"], "subject_1": None, "subject_0": people["Ada"]}
     output = node.execute(mmdiff(pack), golden().clip, "a man<|subj|> and a dog<|subj|>", "", sockets, **size)
     assert [one.name for one in output.args[2].subjects] == ["Ada", "Bo"]
+
+
+def test_a_seventeenth_subject(pack, people, refused):
+    """Over the API; the page offers sixteen sockets."""
+    with refused("no input subjects.subject_16 on this node", "last one is subjects.subject_15"):
+        pack["MMDiffBindSubjects"].execute(**{"subjects.subject_16": people["Ada"]})
 
 
 NAMES = st.text(st.sampled_from("AdaBo zé男1-_.,:|()<>\\/'\"*+?[]{}^$\n\0"), max_size=6)
