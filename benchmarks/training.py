@@ -44,11 +44,11 @@ def step_of(base: str, maps: bool, checkpointing: bool) -> Callable[[], None]:
     from diffusers import UNet2DConditionModel
     from tiny_base import PHOTO, Squares, make_base, make_vision, settings
 
-    from mmdiff_core.training.base import Base
+    from mmdiff_core.drawing.base import Base
     from mmdiff_core.training.batches import Collate, Indexed
     from mmdiff_core.training.config import read_config
     from mmdiff_core.training.losses import losses
-    from mmdiff_core.training.model import Trainee
+    from mmdiff_core.training.trainee import Trainee
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,7 +67,7 @@ def step_of(base: str, maps: bool, checkpointing: bool) -> Callable[[], None]:
         (folder / "config.yaml").write_text(yaml.safe_dump(given))
         config = read_config(folder / "config.yaml")
         trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
-    data, collate = Indexed(Squares(2 * LATENT, PHOTO, 0)), Collate(trainee.base.tokenizers, config)
+    data, collate = Indexed(Squares(2 * LATENT, PHOTO, 0)), Collate(trainee.base.tokenizers, config, 1000)
     batch = collate([data[1], data[3]])
 
     def step() -> None:

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from .checkpoint import load_checkpoint, save_checkpoint
+from .drawing import INSTALL, PACKAGES
 from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
 from .model.lora import lora_pairs
-from .training import INSTALL, PACKAGES
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -70,6 +72,17 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
             f"{path} could not be written ({error}), and an older file of that name is as it was. "
             "Make room on the disk, take a shorter name, or a folder that you may write to."
         ) from error
+
+
+def digest(files: Iterable[Path], about: str = "") -> str:
+    """A hash of a text and of files' names and contents, in the order given."""
+    found = hashlib.sha256(about.encode())
+    for path in files:
+        found.update(f"{path.name} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def path_within(folder: Path, name: str, what: str) -> Path:

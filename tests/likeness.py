@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmdiff_core.data.augment import recoloured
 from mmdiff_core.demo import SUBJECTS
-from mmdiff_core.evaluation.nets import Box, MetricNets, as_seen, cropped, fitted, on_black, square_around
+from mmdiff_core.evaluation.world.nets import Box, MetricNets, as_seen, cropped, fitted, on_black, square_around
 
 NAMES = sorted(json.loads((SUBJECTS / "subjects.json").read_text())["drawings"])
 HUES = (0.0, 1.57, 3.14, 4.71)

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 JITTER = 0.12  # brightness, contrast and saturation, up or down by this share
+LUMA = (0.299, 0.587, 0.114)
+"""Red, green and blue in a grey. Hues are turned at equal luma, so turned drawings have the same greys."""
 # What lies behind the subject. Black comes most: that is what a mask leaves of a user's photo.
 BACKGROUNDS = {"black": 0.5, "plain": 0.2, "noise": 0.15, "scene": 0.15}
 
@@ -83,7 +85,7 @@ def recoloured(
     Opacity stays. gain multiplies, offset (in 8-bit steps) adds.
     """
     cosine, sine = np.cos(hue), np.sin(hue)
-    turned = _LUMA + saturation * (cosine * _CHROMA + sine * _QUARTER_TURN)
+    turned = _GREY + saturation * (cosine * _CHROMA + sine * _QUARTER_TURN)
     matrix = np.concatenate([gain * turned, np.full((3, 1), offset)], 1)
     colours = picture.convert("RGB").convert("RGB", tuple(matrix.ravel().tolist()))
     colours.putalpha(picture.getchannel("A"))
@@ -91,8 +93,8 @@ def recoloured(
 
 
 # Luma and the two chroma axes of YIQ: hues turn in the plane of the chroma axes.
-_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_FROM_RGB = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _TO_RGB = np.linalg.inv(_FROM_RGB)
-_LUMA = _TO_RGB @ np.diag([1, 0, 0]) @ _FROM_RGB
+_GREY = _TO_RGB @ np.diag([1, 0, 0]) @ _FROM_RGB
 _CHROMA = _TO_RGB @ np.diag([0, 1, 1]) @ _FROM_RGB
 _QUARTER_TURN = _TO_RGB @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _FROM_RGB

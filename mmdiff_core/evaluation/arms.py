@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..drawing import INSTALL
 from ..errors import MMDiffError
-from ..training import INSTALL
 from .cases import LIST, Case, drawn_by, fill, pictures_of, source_of
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ..drawing.drawer import Drawer
 
 FULL = "full"
-STATE = "state.safetensors"
-CHECKPOINT = "mmdiff.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,32 +52,28 @@ def pictures(
     arm: Arm,
     cases: Sequence[Case],
     out: Path,
-    benchmark: str,
-    record: Callable[[Run, Path], None] = lambda run, folder: None,
+    record: Callable[[Drawer, Path], None] = lambda drawer, folder: None,
 ) -> Drawn:
-    """The arm's picture of each case; a run or a model draws those it has not drawn yet into `out/pictures/NAME`.
+    """The arm's picture of each case; what draws, draws those that are missing into `out/pictures/NAME`.
 
-    record: what else to keep of a run, in the folder of its pictures.
+    record: what else to keep of what draws, in the folder of its pictures.
     """
     if (arm.folder / LIST).is_file():
         return Drawn(arm.folder, pictures_of(arm.folder, cases))
-    if not any((arm.folder / name).is_file() for name in (STATE, CHECKPOINT)):
-        raise MMDiffError(
-            f"Arm '{arm.name}': {arm.folder} has no checkpoint to draw with (no {STATE}, no {CHECKPOINT}) and no list "
-            f"of pictures (no {LIST}). Name the folder that a training run wrote as its `out`, one of a model with its "
-            "checkpoint, or one of pictures with their list."
-        )
     try:
-        from .run import Run  # diffusers takes seconds to import, and pictures need none of it
+        from ..drawing.drawer import load  # diffusers takes seconds to import, and pictures need none of it
     except ModuleNotFoundError as error:
         raise MMDiffError(
-            f"Arm '{arm.name}' is a training run, and drawing with it needs {error.name}, which is not installed: "
-            f"{INSTALL}"
+            f"Arm '{arm.name}' has no list of pictures ({LIST}), and drawing with it needs {error.name}, which is not "
+            f"installed: {INSTALL}"
         ) from error
-    run = Run.of_training(arm.folder) if (arm.folder / STATE).is_file() else Run.of_model(arm.folder)
+    try:
+        drawer = load(arm.folder)
+    except MMDiffError as error:
+        raise MMDiffError(f"Arm '{arm.name}' has no list of pictures ({LIST}) and draws none: {error}") from error
     folder = out / "pictures" / arm.name
-    fill(folder, cases, drawn_by(run), f"{benchmark}, by {run.source}")
-    record(run, folder)
+    fill(folder, cases, drawn_by(drawer), drawer.source, drawer.about)
+    record(drawer, folder)
     return Drawn(folder, pictures_of(folder, cases))
 
 

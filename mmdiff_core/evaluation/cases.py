@@ -7,21 +7,22 @@ list that says which file is which case.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import MMDiffError
 from ..picture_files import read_pixels
 from ..prompt import find_markers, without_markers
+from ..sheet import Cell, image_of, sheet
 
-LIST, SOURCE = "pictures.json", "source.txt"
+LIST, SOURCE, KEYS = "pictures.json", "source.txt", "keys.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Case:
     references: tuple[Tensor, ...]
     subjects: tuple[str, ...]
     seed: int
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that a program is told of the case."""
+        found = hashlib.sha256(f"{self.prompt} {self.seed}".encode())
+        for reference in self.references:
+            found.update(f"{tuple(reference.shape)}".encode())
+            found.update(reference.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def text(self) -> str:
@@ -69,27 +79,27 @@ def drawn_by(generate: Generator) -> Draw:
     return draw
 
 
-def fill(folder: Path, cases: Sequence[Case], draw: Draw, source: str, batch: int = 16) -> None:
+def fill(folder: Path, cases: Sequence[Case], draw: Draw, key: str, source: str, batch: int = 16) -> None:
     """Draw every case that is not in the folder yet, as PNG files and their list; so an interrupted run goes on.
 
-    source: what draws, and what. Raises MMDiffError where the folder holds pictures of another source.
+    key: of what draws; a picture that was drawn by another, or of another prompt, reference or seed, is drawn again.
+    source: the same in words, for reports.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = source_of(folder)
-    if earlier not in ("", source):
-        raise MMDiffError(
-            f"{folder} holds pictures of another run ({earlier}), and now it is {source}. "
-            "Choose another folder to write into, or delete this one."
-        )
     (folder / SOURCE).write_text(source)
+    made = read_json(folder / KEYS) if (folder / KEYS).is_file() else {}
+    wanted = {case.id: hashlib.sha256(f"{key} {case.key}".encode()).hexdigest() for case in cases}
     files = {case.id: f"{case.id}.png" for case in cases}
     for path in {(folder / file).parent for file in files.values()}:
         path.mkdir(parents=True, exist_ok=True)
-    missing = [case for case in cases if not (folder / files[case.id]).is_file()]
+    there = {case.id for case in cases if (folder / files[case.id]).is_file() and made.get(case.id) == wanted[case.id]}
+    missing = [case for case in cases if case.id not in there]
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
         for case, picture in zip(part, draw(part), strict=True):
             save_picture(picture, folder / files[case.id])
+            made[case.id] = wanted[case.id]
+        (folder / KEYS).write_text(json.dumps(made, indent=1))
     (folder / LIST).write_text(json.dumps(files, indent=1))
 
 
@@ -161,6 +171,20 @@ def read_picture(path: Path) -> Tensor:
 def save_picture(picture: Tensor, path: Path) -> None:
     """(3, H, W) in [0, 1] as PNG, written beside and moved, so that a file that is there is whole."""
     part = path.with_name(f".{path.name}.part")
-    pixels = (picture.detach().float().clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
-    Image.fromarray(pixels).save(part, format="PNG")
+    image_of(picture).save(part, format="PNG")
     part.replace(path)
+
+
+def write_sheet(path: Path, cases: Sequence[Case], arms: Mapping[str, Mapping[str, Path]]) -> None:
+    """Some of the cases, evenly over the list, one a row: references, then the picture of each arm.
+
+    arms: name -> case -> picture file.
+    """
+    subjects = max(len(case.references) for case in cases)
+    rows = []
+    for index in torch.linspace(0, len(cases) - 1, min(12, len(cases))):
+        case = cases[int(index)]
+        cells: list[Cell] = list(zip(case.references, (case.text, *case.subjects[1:]), strict=True))
+        cells += [(None, "")] * (subjects - len(cells))
+        rows.append([*cells, *((read_picture(files[case.id]), name) for name, files in arms.items())])
+    sheet(rows, side=128, lines=3).save(path)

@@ -65,7 +65,7 @@ def _count(text: str) -> int:
 
 
 def _dreambench(arguments: argparse.Namespace) -> None:
-    from . import photo_benchmark as benchmark
+    from .photos import benchmark
 
     options = benchmark.Options(
         dataset=arguments.dataset,
@@ -81,7 +81,7 @@ def _dreambench(arguments: argparse.Namespace) -> None:
 
 
 def _world(arguments: argparse.Namespace) -> None:
-    from . import world_benchmark as benchmark
+    from .world import benchmark
 
     options = benchmark.Options(
         atlas=arguments.atlas,
@@ -98,7 +98,7 @@ def _world(arguments: argparse.Namespace) -> None:
 
 
 def _nets(arguments: argparse.Namespace) -> None:
-    from .net_training import train_nets
+    from .world.net_training import train_nets
 
     train_nets(arguments.atlas, arguments.out, arguments.steps, lambda line: print(line, flush=True))
     print(f"Wrote {arguments.out}.")

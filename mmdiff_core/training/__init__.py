@@ -1,14 +1,1 @@
 """Training: heads, refiner and LoRAs around a frozen diffusers model. Wants diffusers, accelerate and PyYAML."""
-
-PACKAGES = {
-    "PIL": "pillow",
-    "accelerate": "accelerate",
-    "diffusers": "diffusers",
-    "tensorboard": "tensorboard",
-    "tqdm": "tqdm",
-    "transformers": "transformers",
-    "yaml": "pyyaml",
-}
-"""What drawing, training and evaluation need beside the core, by the name they import: the extra `draw`."""
-INSTALL = f"pip install {' '.join(PACKAGES.values())}"
-"""What to run where one of them is missing."""

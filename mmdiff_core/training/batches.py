@@ -5,30 +5,28 @@ So a batch is the same however many processes, workers or restarts lie between t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..chance import stream
 from ..constraint import has_gradient
-from ..prompt import BoundPrompt, Entity, locate
+from ..drawing.slots import Reader, Slots, on_device, padded
+from ..prompt import BoundPrompt, Entity
 from .config import Config
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples with up to S subjects.
+    """B samples with up to S subjects, each of which has one entity word.
 
-    image: (B, 3, H, W) in [-1, 1]; masks: (B, S, H, W) in [0, 1]; references: (B, S, 3, P, P) in [0, 1].
-    ids: (B, 77) tokens by text encoder; words: (B, S) positions of the entity words by text encoder.
-    fused: (B, S) bool, the word is fused with its subject; valid: (B, S) bool, the image branch sees the subject.
-    text, image_branch: (B, S) bool, which subjects the two constraints count.
+    image: (B, 3, H, W) in [-1, 1]; masks: (B, S, H, W) in [0, 1]; slots: what the model is given of captions and
+    references, after drops. text, image_branch: (B, S) bool, which subjects the two constraints count.
     masked: (B,) bool, denoising counts inside the masks only; time: (B,) timesteps of the noise schedule.
     noise: a seed for each sample's noise; records: where each sample comes from.
     latents: (B, C, h, w) of the image where the data brings them, or None.
@@ -36,11 +34,7 @@ class Batch:
 
     image: Tensor
     masks: Tensor
-    references: Tensor
-    ids: dict[str, Tensor]
-    words: dict[str, Tensor]
-    fused: Tensor
-    valid: Tensor
+    slots: Slots
     text: Tensor
     image_branch: Tensor
     masked: Tensor
@@ -51,13 +45,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-
-        def moved(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: moved(one) for key, one in value.items()}
-            return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
-
-        return Batch(**{field.name: moved(getattr(self, field.name)) for field in dataclasses.fields(self)})
+        return on_device(self, device)
 
     def counts(self) -> Tensor:
         """(3,): samples, subjects that the text constraint counts, subjects that the image constraint counts."""
@@ -107,7 +95,7 @@ class Collate:
 
     def __init__(self, tokenizers: Mapping[str, Any], config: Config, timesteps: int) -> None:
         """timesteps: of the noise schedule."""
-        self.tokenizers = tokenizers
+        self.reader = Reader(tokenizers)
         self.config = config
         self.timesteps = timesteps
 
@@ -121,19 +109,24 @@ class Collate:
 
         size = max(1, *(len(item["entities"]) for item in items))
         present = torch.stack([torch.arange(size) < len(item["entities"]) for item in items])
-        masks = torch.stack([_padded(item["masks"], size) for item in items])
+        masks = torch.stack([padded(item["masks"], size) for item in items])
         words, found = self._words(items, size)
         valid = present & found & ~no_image[:, None]
         worded = valid & ~no_text[:, None]
         seen = masks.flatten(2).any(dim=2)
+        captions = ["" if empty else item["caption"] for item, empty in zip(items, no_text, strict=True)]
+        slots = Slots(
+            ids=self.reader.ids(captions),
+            references=torch.stack([padded(item["references"], size) for item in items]),
+            valid=valid,
+            words=words,
+            owners=torch.arange(size).expand(len(items), -1),
+            fused=worded,
+        )
         return Batch(
             image=torch.stack([item["image"] for item in items]),
             masks=masks,
-            references=torch.stack([_padded(item["references"], size) for item in items]),
-            ids=self.ids(["" if empty else item["caption"] for item, empty in zip(items, no_text, strict=True)]),
-            words=words,
-            fused=worded & self.config.model.fuse_prompt,
-            valid=valid,
+            slots=slots,
             text=worded & seen,
             image_branch=has_gradient(valid, self.config.model.null_token) & seen,
             masked=(masked < self.config.loss.masked) & (valid & seen).any(dim=1),
@@ -143,31 +136,12 @@ class Collate:
             latents=torch.stack([item["latents"] for item in items]) if "latents" in items[0] else None,
         )
 
-    def unconditional(self, batch: Batch) -> Batch:
-        """The batch without text and subjects."""
-        none = torch.zeros_like(batch.valid)
-        ids = {encoder: ids.to(none.device) for encoder, ids in self.ids([""] * len(none)).items()}
-        return dataclasses.replace(batch, ids=ids, fused=none, valid=none)
-
-    def ids(self, captions: list[str]) -> dict[str, Tensor]:
-        """(B, 77) tokens by text encoder; what does not fit is cut off."""
-        return {
-            encoder: tokenizer(
-                captions,
-                padding="max_length",
-                truncation=True,
-                max_length=tokenizer.model_max_length,
-                return_tensors="pt",
-            ).input_ids
-            for encoder, tokenizer in self.tokenizers.items()
-        }
-
     def _streams(self, purpose: str, items: Sequence[dict[str, Any]]) -> Iterator[np.random.Generator]:
         return (stream(purpose, self.config.seed, item["index"]) for item in items)
 
     def _words(self, items: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Tensor], Tensor]:
         """Positions of the entity words, and which of them stand in what is left of their captions."""
-        words = {encoder: torch.zeros(len(items), size, dtype=torch.long) for encoder in self.tokenizers}
+        words = {encoder: torch.zeros(len(items), size, dtype=torch.long) for encoder in self.reader.tokenizers}
         found = torch.ones(len(items), size, dtype=torch.bool)
         for row, item in enumerate(items):
             caption = item["caption"]
@@ -178,19 +152,8 @@ class Collate:
                     for number, (start, end) in enumerate(item["entities"])
                 ),
             )
-            for encoder, tokenizer in self.tokenizers.items():
-                for number, place in enumerate(locate(bound, lambda text, t=tokenizer: _chunks(t, text))):
-                    words[encoder][row, number] = place.index
-                    found[row, number] &= place.chunk == 0
+            for encoder, places in self.reader.places(bound).items():
+                for number, place in enumerate(places):
+                    words[encoder][row, number] = place or 0
+                    found[row, number] &= place is not None
         return words, found
-
-
-def _chunks(tokenizer: Any, text: str) -> list[list[int | None]]:
-    """Tokens as `prompt.locate` wants them: chunks of the encoder's length, start and end None."""
-    ids, room = tokenizer(text, add_special_tokens=False, verbose=False).input_ids, tokenizer.model_max_length - 2
-    return [[None, *ids[start : start + room], None] for start in range(0, len(ids), room)]
-
-
-def _padded(values: Tensor, size: int) -> Tensor:
-    """(S, ...) to (size, ...) with zeros."""
-    return nn.functional.pad(values, (0, 0) * (values.ndim - 1) + (0, size - len(values)))

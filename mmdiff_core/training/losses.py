@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..constraint import mask_loss
 from .batches import Batch
-from .model import Trainee
+from .trainee import Trainee
 
 PARTS = ("denoise", "text", "image")
 
@@ -23,18 +23,18 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
     latents = base.encode(batch.image, batch.randn(shape, "latents")) if batch.latents is None else batch.latents
     noise = batch.randn(shape, "noise")
     noisy = scheduler.add_noise(latents, noise, batch.time)
-    conditions = trainee.conditions(batch)
-    predicted = trainee.predict(noisy, batch.time, conditions)
+    maps = trainee.maps()
+    conditions = trainee.conditions(batch.slots, batch.image.shape[-1])
+    predicted = trainee.predict(noisy, batch.time, conditions, maps)
 
     epsilon = scheduler.config.prediction_type == "epsilon"
     error = predicted - (noise if epsilon else scheduler.get_velocity(latents, noise, batch.time))
     inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(dim=1, keepdim=True), error.shape[-2:])
     error = error * torch.where(batch.masked[:, None, None, None], inside, 1.0)
     found = {"denoise": error.square().mean(dim=(1, 2, 3))}
-    recorded = conditions.subjects.maps
-    for name, maps, counted in (("text", recorded.text, batch.text), ("image", recorded.image, batch.image_branch)):
+    for name, layers, counted in (("text", maps.text, batch.text), ("image", maps.image, batch.image_branch)):
         found[name] = torch.zeros_like(found["denoise"])
-        if maps:
-            each = mask_loss(list(maps.values()), batch.masks, loss.form)
+        if layers:
+            each = mask_loss(list(layers.values()), batch.masks, loss.form)
             found[name] = torch.where(counted, each, 0.0).sum(dim=1)
     return found

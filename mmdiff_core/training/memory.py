@@ -11,11 +11,12 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .base import Base
+from ..drawing.base import Base
+from ..drawing.slots import Slots
 from .batches import Batch
 from .config import Config
 from .losses import losses
-from .model import Trainee
+from .trainee import Trainee
 
 _OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
 """Of one trained parameter."""
@@ -95,11 +96,14 @@ def _empty(config: Config, base: Base, subjects: int) -> Batch:
     return Batch(
         image=torch.zeros(size, 3, side, side),
         masks=torch.zeros(size, subjects, side, side),
-        references=torch.zeros(size, subjects, 3, photo, photo),
-        ids={name: torch.zeros(size, length, dtype=torch.long) for name, length in tokens.items()},
-        words={name: torch.zeros(size, subjects, dtype=torch.long) for name in tokens},
-        fused=flags,
-        valid=flags,
+        slots=Slots(
+            ids={name: torch.zeros(size, length, dtype=torch.long) for name, length in tokens.items()},
+            references=torch.zeros(size, subjects, 3, photo, photo),
+            valid=flags,
+            words={name: torch.zeros(size, subjects, dtype=torch.long) for name in tokens},
+            owners=torch.zeros(size, subjects, dtype=torch.long),
+            fused=flags,
+        ),
         text=flags,
         image_branch=flags,
         masked=torch.ones(size, dtype=torch.bool),

@@ -8,28 +8,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..checkpoint import save_checkpoint
+from ..drawing.base import Base
+from ..drawing.drawer import Settings
+from ..drawing.sample import sample
 from ..errors import MMDiffError
-from .base import Base
+from ..sheet import sheet
 from .batches import Batch, Collate, Indexed, Steps
 from .config import Config, Drop
 from .datasets import check_pairs, open_dataset
 from .losses import PARTS, losses
 from .memory import estimate, memory_lines
-from .model import Trainee
-from .samples import sample, write_sheet
 from .state import State, load_optimizer, load_weights, optimizer_state, read_state, trained_weights, write_state
+from .trainee import Trainee
 
 
 def train(config: Config, resume: bool) -> None:
@@ -41,7 +42,7 @@ def train(config: Config, resume: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they run in the loader's processes
     transformers_logging.disable_progress_bar()
     bf16 = config.train.precision == "bf16"
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", log_with="tensorboard", project_dir=config.out)
     with torch.device("meta"):
         shape = Base(config.base, config.vision, weights=False, dtype=torch.bfloat16 if bf16 else torch.float32)
     shape.check_resolution(config.data.resolution)
@@ -95,18 +96,37 @@ class Trainer:
         config, main = self.config, self.accelerator.is_main_process
         steps = range(self.start, config.train.steps)
         batches = iter(self._loader(steps))
-        log = _Log(self.out, self.start) if main else None
+        log = self._opened_log() if main else None
+        self.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": self.start}})
         bar = tqdm(steps, initial=self.start, total=config.train.steps, disable=not main, unit="step")
-        for step in bar:
-            values = self._step(step, [next(batches) for _ in range(config.train.accumulation)])
+        try:
+            for step in bar:
+                values = self._step(step, [next(batches) for _ in range(config.train.accumulation)])
+                self.accelerator.log(values, step)
+                if log:
+                    log.write(json.dumps({"step": step, **values}) + "\n")
+                    log.flush()
+                    bar.set_postfix({name: f"{values[name]:.4f}" for name in PARTS})
+                done = step + 1
+                if done % config.save.every == 0 or done == config.train.steps:
+                    self._save(done)
+                if config.samples.every and done % config.samples.every == 0:
+                    self._sample(done)
+        finally:
+            self.accelerator.end_training()
             if log:
-                log.write(step, values)
-                bar.set_postfix({name: f"{values[name]:.4f}" for name in PARTS})
-            done = step + 1
-            if done % config.save.every == 0 or done == config.train.steps:
-                self._save(done)
-            if config.samples.every and done % config.samples.every == 0:
-                self._sample(done)
+                log.close()
+
+    def _opened_log(self) -> TextIO:
+        """Losses of each step as lines of JSON; what was not saved before a kill is taken off."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for part in self.out.glob(".*.part"):  # what a kill during a save left
+            part.unlink()
+        _settings(self.config).write(self.out)
+        path = self.out / "losses.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("".join(line + "\n" for line in lines[: self.start]))
+        return path.open("a")
 
     def _collate(self, config: Config) -> Collate:
         base = self.trainee.base
@@ -126,7 +146,6 @@ class Trainer:
             batch_sampler=indices,
             collate_fn=self.collate,
             num_workers=config.data.workers,
-            pin_memory=accelerator.device.type == "cuda",
         )
 
     def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
@@ -192,14 +211,23 @@ class Trainer:
 
     def _sample(self, done: int) -> None:
         """A sheet of the data's first scenes, all conditions kept."""
-        wanted = self.config.samples
+        wanted, base = self.config.samples, self.trainee.base
         collate = self._collate(dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
         items = Indexed(self.dataset)
         batch = collate([items[index] for index in range(wanted.count)]).to(self.accelerator.device)
+        without = collate.reader.without_subjects(batch.slots, self.trainee.mmdiff.spec.fuse_negative)
+        noise = batch.randn(base.latent_shape(batch.image.shape[-1]), "noise")
         with self._averaged():
-            drawn = self.model(sample, batch, collate.unconditional(batch), wanted.steps, wanted.guidance)
+            latents = self.model(sample, batch.slots, without, noise, wanted.steps, wanted.guidance)
+        drawn = base.decode(latents) / 2 + 0.5
         if self.accelerator.is_main_process:
-            write_sheet(self.out / "samples" / f"step-{done:08}.png", batch, drawn)
+            path = self.out / "samples" / f"step-{done:08}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = []
+            for number, record in enumerate(batch.records):
+                references = [(one, "reference") for one in batch.slots.references[number]]
+                rows.append([*references, (batch.image[number] / 2 + 0.5, record), (drawn[number], "drawn")])
+            sheet(rows, side=min(256, batch.image.shape[-1])).save(path)
 
 
 def _optimizer(config: Config, trainee: Trainee) -> torch.optim.Optimizer:
@@ -216,21 +244,14 @@ def _adam(config: Config) -> dict[str, Any]:
     return {"betas": (0.9, 0.999), "weight_decay": config.train.weight_decay}
 
 
-class _Log:
-    """Losses of each step, as lines of JSON and for TensorBoard; what was not saved before a kill is taken off."""
-
-    def __init__(self, out: Path, start: int) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        for part in out.glob(".*.part"):  # what a kill during a save left
-            part.unlink()
-        path = out / "losses.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.write_text("".join(line + "\n" for line in lines[:start]))
-        self.file = path.open("a")
-        self.board = SummaryWriter(str(out / "logs"), purge_step=start)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+def _settings(config: Config) -> Settings:
+    """How what comes out of a run draws."""
+    return Settings(
+        base=os.path.relpath(config.base, config.out),
+        vision=os.path.relpath(config.vision, config.out),
+        resolution=config.data.resolution,
+        steps=config.samples.steps,
+        guidance=config.samples.guidance,
+        subjects=config.drop.image < 1,
+        half=config.train.precision == "bf16",
+    )

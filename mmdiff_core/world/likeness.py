@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ..data.augment import LUMA
+
 SIDE = 16
 SAME = 0.08  # root mean square difference of colours (range 0 to 1) below which two sprites are one picture
 SAME_OUTLINE, SAME_SHADING = 0.14, 0.75  # of two sprites that are one drawing in two colourings
@@ -19,7 +21,7 @@ def near_duplicates(sprites: list[Image.Image]) -> np.ndarray:
 def same_drawing(sprites: list[Image.Image]) -> np.ndarray:
     """(N, N) bool: same outline and same shading up to a factor, whatever the colours: a green and a blue book."""
     colours, opacity = _thumbnails(sprites)
-    shading = (colours @ np.array([0.299, 0.587, 0.114], np.float32)) * opacity
+    shading = (colours @ np.array(LUMA, np.float32)) * opacity
     mean = shading.sum((1, 2)) / opacity.sum((1, 2))
     shading -= mean[:, None, None] * opacity
     shading /= np.sqrt((shading**2).sum((1, 2)))[:, None, None] + 1e-3

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..data.augment import LUMA
+
 PLAIN = "plain"
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 
 Rendered = tuple[np.ndarray, np.ndarray]
 

@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
-from torch import Tensor
+from PIL import Image
 
 from ..errors import MMDiffError
+from ..sheet import sheet
 from .scenes import WorldScenes
 from .splits import SPLITS
 
-SCENE, SIDE, TEXT = 192, 60, 38  # pixels: the scene, what stands beside it, the caption below
+SIDE, SCENES = 160, 3  # of a picture, pixels; of a row
 
 
-def sheet(scenes: WorldScenes, number: int, columns: int = 6) -> Image.Image:
+def scenes_sheet(scenes: WorldScenes, number: int) -> Image.Image:
     """The first scenes: each with its references, its masks in red and green, and its caption, names in brackets."""
-    width, height = SCENE + SIDE + 8, SCENE + TEXT
-    out = Image.new("RGB", (columns * width, -(-number // columns) * height), "white")
-    draw = ImageDraw.Draw(out)
+    shown = []
     for index in range(number):
         item = scenes[index]
-        left, top = index % columns * width, index // columns * height
-        enlarge = Image.Resampling.NEAREST if scenes.resolution < SCENE // 2 else Image.Resampling.BICUBIC
-        out.paste(_image((item["image"] + 1) / 2).resize((SCENE, SCENE), enlarge), (left, top))
-        masks = torch.cat([item["masks"], torch.zeros(3, *item["masks"].shape[1:])])[:3]
-        for place, picture in enumerate([*item["references"], masks]):
-            out.paste(_image(picture).resize((SIDE, SIDE)), (left + SCENE + 2, top + place * (SIDE + 2)))
         text = item["caption"]
         for start, end in reversed(item["entities"]):
             text = f"{text[:start]}[{text[start:end]}]{text[end:]}"
-        draw.text((left, top + SCENE + 1), "\n".join(textwrap.wrap(text, 40)), "black", spacing=1)
-    return out
-
-
-def _image(pixels: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1]."""
-    return Image.fromarray((pixels * 255).round().byte().movedim(0, -1).numpy())
+        masks = torch.cat([item["masks"], torch.zeros(3, *item["masks"].shape[1:])])[:3]
+        references = [*item["references"], None][:2]
+        shown.append([((item["image"] + 1) / 2, text), *((one, "") for one in (*references, masks))])
+    rows = [sum(shown[start : start + SCENES], []) for start in range(0, number, SCENES)]
+    return sheet(rows, SIDE, lines=3)
 
 
 def main() -> int:
@@ -60,7 +49,7 @@ def main() -> int:
     except MMDiffError as error:
         print(error, file=sys.stderr)
         return 1
-    sheet(scenes, arguments.number).save(arguments.sheet)
+    scenes_sheet(scenes, arguments.number).save(arguments.sheet)
     return 0
 
 

@@ -140,7 +140,7 @@ class Making(nn.Module):
         out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
         error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
-        astray = misled(self.watchers, batch.masks * batch.valid[..., None, None], WORDS, entity_places(batch))
+        astray = misled(self.watchers, batch.masks * batch.slots.valid[..., None, None], WORDS, entity_places(batch))
         weight = 1 + SUBJECT * inside
         patches = self.components.encode(seen * 2 - 1).flatten(2).transpose(1, 2)
         read = (self.words.read_back(words) - patches).square().mean()
@@ -153,9 +153,11 @@ class Making(nn.Module):
 
     def context(self, batch: Batch, words: Tensor, entities: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, 128) of text and visual words, and (B, L) bool, which of them are there."""
-        size, subjects = batch.valid.shape
-        all_words = words.new_zeros(size, subjects, WORDS, WIDTH).masked_scatter(batch.valid[..., None, None], words)
-        all_entities = words.new_zeros(size, subjects, WIDTH).masked_scatter(batch.valid[..., None], entities)
+        size, subjects = batch.slots.valid.shape
+        all_words = words.new_zeros(size, subjects, WORDS, WIDTH).masked_scatter(
+            batch.slots.valid[..., None, None], words
+        )
+        all_entities = words.new_zeros(size, subjects, WIDTH).masked_scatter(batch.slots.valid[..., None], entities)
         place = entity_places(batch)
 
         def fuse(module: nn.Module, arguments: tuple, embedded: Tensor) -> Tensor:
@@ -164,22 +166,23 @@ class Making(nn.Module):
         body = getattr(self.text, "text_model", self.text)
         hook = body.embeddings.token_embedding.register_forward_hook(fuse)
         try:
-            text = self.text(batch.ids["l"]).last_hidden_state
+            text = self.text(batch.slots.ids["l"]).last_hidden_state
         finally:
             hook.remove()
-        said = torch.ones_like(batch.ids["l"], dtype=torch.bool)
-        there = torch.cat((said, batch.valid.repeat_interleave(WORDS, 1)), 1)
+        said = torch.ones_like(batch.slots.ids["l"], dtype=torch.bool)
+        there = torch.cat((said, batch.slots.valid.repeat_interleave(WORDS, 1)), 1)
         return torch.cat((text, all_words.flatten(1, 2)), 1), there
 
 
 def photos(batch: Batch) -> Tensor:
     """(N, 3, P, P) references that are seen; where none is, one all the same, so that every weight has a gradient."""
-    return batch.references[batch.valid] if batch.valid.any() else batch.references[:1, 0]
+    slots = batch.slots
+    return slots.references[slots.valid] if slots.valid.any() else slots.references[:1, 0]
 
 
 def entity_places(batch: Batch) -> Tensor:
     """(B, S, L) of 0 and 1: the entity words that are fused."""
-    return nn.functional.one_hot(batch.words["l"], LENGTH).float() * batch.fused[..., None]
+    return nn.functional.one_hot(batch.slots.words["l"], LENGTH).float() * batch.slots.fused[..., None]
 
 
 def noisy_times(even: Tensor, timesteps: int) -> Tensor:
@@ -273,7 +276,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
                 average[name].lerp_(value, 1 - min(AVERAGE, (1 + step) / (10 + step)))
         if not log:
             continue
-        log.write(step, plain.detach(), one.valid.any(1), read.item(), astray.item())
+        log.write(step, plain.detach(), one.slots.valid.any(1), read.item(), astray.item())
         if (step + 1) % every == 0 or step + 1 == steps:
             weights = {name: value.detach() for name, value in making.named_parameters()}
             write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmdiff_core.chance import stream
 from mmdiff_core.checkpoint import save_checkpoint
+from mmdiff_core.drawing.base import Base
 from mmdiff_core.files import read_safetensors
 from mmdiff_core.photo import normalise
-from mmdiff_core.training.base import Base
 from mmdiff_core.training.config import read_config
-from mmdiff_core.training.model import Trainee
+from mmdiff_core.training.trainee import Trainee
 from mmdiff_core.world.scenes import WorldScenes
 
 from .base import PHOTO, SIDE, WORDS_FILE, VisualWords

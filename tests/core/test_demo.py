@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmdiff_core.demo import FOLDER, SUBJECTS
-from mmdiff_core.evaluation.run import Run
+from mmdiff_core.drawing.drawer import load
 from mmdiff_core.photo import prepare_photos
 from mmdiff_core.picture_files import read_pixels
 from tests.likeness import NAMES, alone, from_left
@@ -26,7 +26,7 @@ def call(*arguments: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run():
-    return Run.of_model(FOLDER)
+    return load(FOLDER)
 
 
 def photos(*names: str) -> torch.Tensor:
@@ -82,7 +82,9 @@ def test_the_command_draws_ones_own(tmp_path):
     ("arguments", "said"),
     [
         (("--image", "missing.png"), "missing.png can't be read as a picture"),
-        (("--image", "owl.png", "--prompt", "a toy on the beach"), "picture 1"),
+        (("--image", "owl.png", "--prompt", "a toy on the beach"), "0 <|subj|>, and --image was given 1 times"),
+        (("--image", "owl.png", "--prompt", "a toy<|subj:Owl|> on the beach"), "no subject has that name"),
+        (("--image", "owl.png", "--prompt", "so " * 40 + "a toy<|subj|>"), "behind the 40 tokens"),
         (("--image", "owl.png", "--prompt", "a toy<|subj|> and a toy<|subj|>"), "<|subj|>"),
         (("--image", "owl.png", "--image", "owl.png", "--image", "owl.png"), "--prompt"),
     ],
@@ -91,6 +93,12 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, said):
     done = call(*(str(SUBJECTS / one) if one.endswith(".png") else one for one in arguments), "--out", tmp_path / "out")
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cant_be_written_is_named_before_anything_is_drawn(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    done = call("--out", tmp_path / "out")
+    assert done.returncode == 1 and "--out" in done.stderr and "picture/s" not in done.stderr, done.stderr
 
 
 def test_it_fits_where_it_is_shipped():

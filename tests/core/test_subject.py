@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
 from mmdiff_core import Face, MMDiffError, Subject, encode_subject, load_subject, prepare_photos, save_subject
-from mmdiff_core.vision import VisionTowers
+from mmdiff_core.drawing.vision import VisionTowers, check_vision, tuned_tower
 
 REFERENCES = 3
 
@@ -141,23 +141,28 @@ def tower(hidden=10, projection=12):
 )
 def test_another_vision_encoder(make, config, found):
     with pytest.raises(MMDiffError) as caught:
-        VisionTowers(SimpleNamespace(config=config), make())
+        check_vision(SimpleNamespace(config=config), make().heads)
     assert f"The vision encoder has {found}, the checkpoint wants 10 and 12. Use the encoder" in str(caught.value)
 
 
+def towers(mmdiff):
+    original = tower()
+    return VisionTowers(original, tuned_tower(original, mmdiff.heads, mmdiff.vision) if mmdiff.vision else original)
+
+
 def test_the_tuned_tower_gives_the_cls_and_the_original_the_patches(make, tensors, photos):
-    plain = VisionTowers(tower(), make())
+    plain = towers(make())
     untuned = tower().visual_projection.weight
     assert torch.equal(plain.original.visual_projection.weight, untuned), "the user's encoder is left as it was"
     assert torch.equal(plain.tuned.visual_projection.weight, tensors["vision.visual_projection.weight"])
     class_tokens = plain.cls(photos)
     assert class_tokens.shape == (REFERENCES, 12) and plain.patches(photos).shape == (REFERENCES, 5, 10)
     tensors["vision.visual_projection.weight"] *= 2
-    doubled = VisionTowers(tower(), make())
+    doubled = towers(make())
     assert torch.allclose(doubled.cls(photos), 2 * class_tokens, atol=1e-5)
     assert torch.equal(doubled.patches(photos), plain.patches(photos))
     del tensors["vision.visual_projection.weight"]
-    original = VisionTowers(tower(), make())
+    original = towers(make())
     assert original.tuned is original.original
 
 
@@ -166,7 +171,7 @@ def test_tuned_vision_weights_of_another_encoder(make, tensors):
     with pytest.raises(
         MMDiffError, match="(?s)tuned vision weights do not fit the vision encoder .*Use the encoder it"
     ):
-        VisionTowers(tower(), make())
+        towers(make())
 
 
 @pytest.fixture

@@ -60,11 +60,11 @@ def test_the_node_gives_the_hosts_own_objects(demo):
 def test_the_host_samples_what_the_core_samples(pack, demo, prompt, names):
     pytest.importorskip("diffusers")
     core = module(pack, "mmdiff_core.demo")
-    from mmdiff_core.evaluation.run import Run
+    from mmdiff_core.drawing.drawer import load
     from mmdiff_core.photo import prepare_photos
     from mmdiff_core.picture_files import read_pixels
 
-    run = Run.of_model(core.FOLDER)
+    run = load(core.FOLDER)
     photos = torch.cat([prepare_photos(read_pixels(core.SUBJECTS / f"{name}.png")[None], 64) for name in names])
     wanted = run.latents([prompt], [photos], [4])
     found = latents(pack, demo, prompt, subjects(pack, demo, *names, crop="whole photo"), run.noise([4]))

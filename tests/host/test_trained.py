@@ -28,11 +28,11 @@ def trained(tmp_path_factory):
     sys.path.insert(0, str(CORE_TESTS))
     from tiny_base import PHOTO, SIDE, Squares, make_base, make_vision, settings
 
-    from mmdiff_core.training.base import Base
+    from mmdiff_core.drawing.base import Base
     from mmdiff_core.training.batches import Collate
     from mmdiff_core.training.config import read_config
-    from mmdiff_core.training.model import Trainee
     from mmdiff_core.training.state import load_weights
+    from mmdiff_core.training.trainee import Trainee
     from mmdiff_core.training.trainer import train
 
     folder = tmp_path_factory.mktemp("trained")
@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
     red, blue = Squares(SIDE, PHOTO, 0)[0]["references"][0], Squares(SIDE, PHOTO, 0)[1]["references"][0]
     item["caption"], item["references"] = "a red box, a blue box", torch.stack((red, blue))
     item["entities"] = [(2, 9), (13, 21)]
-    batch = Collate(trainee.base.tokenizers, config)([item])
+    batch = Collate(trainee.base.tokenizers, config, 1000)([item])
     return SimpleNamespace(
         trainee=trainee,
         batch=batch,
@@ -124,10 +124,10 @@ def test_the_nodes_predict_what_the_trainer_predicts(pack, trained):
             weight=1.0,
         )
         .args[0]
-        for name, photo in zip(("Red", "Blue"), batch.references[0], strict=True)
+        for name, photo in zip(("Red", "Blue"), batch.slots.references[0], strict=True)
     ]
     positive, _, binding = bound(pack, PROMPT, subjects, negative="", mmdiff=checkpoint, clip=host.clip)
-    conditions = trained.trainee.conditions(batch)
+    conditions = trained.trainee.conditions(batch.slots, batch.image.shape[-1])
     tokens = torch.cat([subject.tokens for subject in subjects])
     found = {
         "tokens": error(tokens, conditions.subjects.tokens[0]),
@@ -151,6 +151,6 @@ def test_the_nodes_predict_what_the_trainer_predicts(pack, trained):
 
 def without_subjects(trained, noisy, time):
     """What the trainer predicts of the same words alone."""
-    none = torch.zeros_like(trained.batch.valid)
-    bare = dataclasses.replace(trained.batch, fused=none, valid=none)
-    return trained.trainee.predict(noisy, time[None], trained.trainee.conditions(bare))
+    slots = trained.batch.slots
+    bare = dataclasses.replace(slots, fused=torch.zeros_like(slots.fused), valid=torch.zeros_like(slots.valid))
+    return trained.trainee.predict(noisy, time[None], trained.trainee.conditions(bare, trained.batch.image.shape[-1]))

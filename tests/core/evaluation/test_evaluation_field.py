@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast, ViTConfig, ViTModel
 
 from mmdiff_core import MMDiffError
-from mmdiff_core.evaluation import field, photo_benchmark
 from mmdiff_core.evaluation.cases import read_json
-from mmdiff_core.evaluation.dreambench import read_dreambench
+from mmdiff_core.evaluation.photos import benchmark as photo_benchmark
+from mmdiff_core.evaluation.photos import field
+from mmdiff_core.evaluation.photos.dreambench import read_dreambench
 
 TABLE = """Classes
 

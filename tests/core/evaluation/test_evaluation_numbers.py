@@ -7,9 +7,9 @@ from PIL import Image
 from tiny_world import SHAPES, shape
 
 from mmdiff_core.evaluation.bootstrap import difference, interval
-from mmdiff_core.evaluation.fidelity import edge_f1, fidelity, ssim
-from mmdiff_core.evaluation.nets import CROP, PICTURE, About, Box, MetricNets, cropped, overlap
-from mmdiff_core.evaluation.palette import in_colours_of
+from mmdiff_core.evaluation.world.fidelity import edge_f1, fidelity, ssim
+from mmdiff_core.evaluation.world.nets import CROP, PICTURE, About, Box, MetricNets, cropped, overlap
+from mmdiff_core.evaluation.world.palette import in_colours_of
 
 
 def sprite(name: str, family: int = 0) -> torch.Tensor:

@@ -10,10 +10,10 @@ from tiny_world import make_atlas  # noqa: E402
 from yaml import safe_dump  # noqa: E402
 
 from mmdiff_core import MMDiffError  # noqa: E402
-from mmdiff_core.evaluation import world_benchmark  # noqa: E402
+from mmdiff_core.drawing.drawer import load  # noqa: E402
 from mmdiff_core.evaluation.cases import read_json  # noqa: E402
-from mmdiff_core.evaluation.net_training import train_nets  # noqa: E402
-from mmdiff_core.evaluation.run import Run  # noqa: E402
+from mmdiff_core.evaluation.world import benchmark as world_benchmark  # noqa: E402
+from mmdiff_core.evaluation.world.net_training import train_nets  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
 from mmdiff_core.training.trainer import train  # noqa: E402
 
@@ -40,12 +40,12 @@ def draw(run, references, seed=4, prompt="a red box<|subj|> on a table"):
 
 
 def test_a_run_draws_from_prompt_references_and_seed(folder):
-    run = Run.of_training(folder / "full")
+    run = load(folder / "full")
     red, blue = torch.zeros(2, 1, 3, 40, 40)
     red[:, 0], blue[:, 2] = 1, 1
     picture = draw(run, red)
     assert picture.shape == (3, 32, 32) and picture.min() >= 0 and picture.max() <= 1
-    assert torch.equal(picture, draw(run, red)) and torch.equal(picture, draw(Run.of_training(folder / "full"), red))
+    assert torch.equal(picture, draw(run, red)) and torch.equal(picture, draw(load(folder / "full"), red))
     assert not torch.equal(picture, draw(run, blue))
     assert not torch.allclose(picture, draw(run, red, seed=5), atol=1e-3)
     assert not torch.equal(picture, draw(run, red, prompt="a blue box<|subj|> on a table"))
@@ -54,22 +54,60 @@ def test_a_run_draws_from_prompt_references_and_seed(folder):
 
 
 def test_a_text_only_arm_does_not_see_references(folder):
-    run = Run.of_training(folder / "text")
+    run = load(folder / "text")
     red, blue = torch.zeros(1, 3, 40, 40), torch.ones(1, 3, 40, 40)
     assert torch.equal(draw(run, red), draw(run, blue))
 
 
-def test_all_arms_start_from_the_same_noise(folder, monkeypatch):
-    noise = []
+def test_all_arms_start_from_the_same_noise(folder):
+    full, other = (load(folder / name) for name in ("full", "other"))
+    assert torch.equal(full.noise([4]), other.noise([4])) and not torch.equal(full.noise([4]), full.noise([5]))
 
-    def record(trainee, batch, unconditional, steps, guidance):
-        noise.append(batch.randn((4, 16, 16), "noise"))
-        return torch.zeros(1, 3, 32, 32)
 
-    monkeypatch.setattr("mmdiff_core.evaluation.run.sample", record)
-    for name, seed in (("full", 4), ("other", 4), ("full", 5)):
-        draw(Run.of_training(folder / name), torch.zeros(1, 3, 28, 28), seed)
-    assert torch.equal(noise[0], noise[1]) and not torch.equal(noise[0], noise[2])
+def test_names_bind_whatever_their_order(folder):
+    drawer = load(folder / "full")
+    red, blue = torch.zeros(2, 1, 3, 40, 40)
+    red[:, 0], blue[:, 2] = 1, 1
+    both, swapped = torch.cat((red, blue)), torch.cat((blue, red))
+    prompt = "a box<|subj:picture {}|> and a cup<|subj:picture {}|>"
+    one = draw(drawer, both, prompt=prompt.format(1, 2))
+    assert not torch.equal(one, draw(drawer, both, prompt=prompt.format(2, 1)))
+    # The same photos by the same words, whichever is called picture 1: one softmax over the same tokens.
+    assert torch.allclose(one, draw(drawer, swapped, prompt=prompt.format(2, 1)), atol=1e-4)
+
+
+def test_a_subject_that_is_named_twice_is_one_subject(folder):
+    """Both words are fused with it, and its tokens are there once."""
+    drawer = load(folder / "full")
+    photo = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    slots = drawer.reader.slots(["a box<|subj:picture 1|> and a cup<|subj:picture 1|>"], [photo], 28)
+    assert slots.valid.tolist() == [[True]] and slots.owners.tolist() == [[0, 0]] and slots.fused.all()
+    words = slots.words["l"][0]
+    text = drawer.adapter.conditions(slots, 32).text[0]
+    plain = drawer.adapter.conditions(drawer.reader.slots(["a box and a cup"], [photo[:0]], 28), 32).text[0]
+    assert len(set(words.tolist())) == 2 and all(not torch.allclose(text[word], plain[word]) for word in words)
+
+
+def test_a_word_that_the_encoder_does_not_read_is_named(folder):
+    prompt = "so " * 40 + "a red box<|subj|>"
+    with pytest.raises(MMDiffError, match="'box' .* behind the 77 tokens"):
+        draw(load(folder / "full"), torch.zeros(1, 3, 28, 28), prompt=prompt)
+
+
+def test_drawing_records_no_maps(folder, monkeypatch):
+    drawer = load(folder / "full")
+    monkeypatch.setattr("mmdiff_core.drawing.processors.text_maps", lambda *_: pytest.fail("a map was made"))
+    draw(drawer, torch.zeros(1, 3, 28, 28))
+
+
+def test_a_finished_run_draws_without_its_start(folder, tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(next((folder / "full").glob("step-*")).read_bytes())
+    given = settings(folder, model={"start": str(start)}, train={"steps": 1}, out=str(tmp_path / "run"))
+    (tmp_path / "run.yaml").write_text(safe_dump(given))
+    train(read_config(tmp_path / "run.yaml"), resume=False)
+    start.unlink()
+    assert draw(load(tmp_path / "run"), torch.zeros(1, 3, 28, 28)).shape == (3, 32, 32)
 
 
 def test_arms_are_compared_case_by_case(folder, tmp_path):
@@ -84,11 +122,14 @@ def test_arms_are_compared_case_by_case(folder, tmp_path):
     even = found["values"]["oracle: even attention"]["image attention, own"]
     assert values.keys() == even.keys() and all(0 < value < 1 for value in values.values())
     assert "text attention, own" in found["values"]["text"] and "image attention, own" not in found["values"]["text"]
-    with pytest.raises(MMDiffError, match="holds pictures of another run"):
-        world_benchmark.run(world_benchmark.Options(**{**vars(options), "arms": [f"full={folder / 'other'}"]}))
+    before = (tmp_path / "pictures" / "full" / "0000.png").read_bytes()
+    world_benchmark.run(world_benchmark.Options(**{**vars(options), "arms": [f"full={folder / 'other'}"]}))
+    assert (tmp_path / "pictures" / "full" / "0000.png").read_bytes() != before, "other weights, other pictures"
 
 
-def test_a_state_that_is_no_run_is_refused(folder, tmp_path):
-    (tmp_path / "state.safetensors").write_bytes((folder / "nets.safetensors").read_bytes())
-    with pytest.raises(MMDiffError, match="is no state of a training run"):
-        Run.of_training(tmp_path)
+def test_a_folder_that_does_not_draw_is_refused(folder, tmp_path):
+    with pytest.raises(MMDiffError, match="has no drawing.json"):
+        load(tmp_path)
+    (tmp_path / "drawing.json").write_text("[]")
+    with pytest.raises(MMDiffError, match="does not say how to draw"):
+        load(tmp_path)

@@ -9,15 +9,16 @@ from PIL import Image
 from tiny_world import SHAPES, Known, make_atlas
 
 from mmdiff_core import MMDiffError
-from mmdiff_core.evaluation import attention, world_benchmark
 from mmdiff_core.evaluation.cases import fill, pictures_of, read_json
-from mmdiff_core.evaluation.net_training import train_nets
-from mmdiff_core.evaluation.nets import Box, MetricNets
-from mmdiff_core.evaluation.oracles import CEILING, FLOOR, oracles
-from mmdiff_core.evaluation.outcome import holds, outcome
-from mmdiff_core.evaluation.palette import in_colours_of
-from mmdiff_core.evaluation.world_cases import individual, world_cases
-from mmdiff_core.evaluation.world_measures import WorldMeasures
+from mmdiff_core.evaluation.world import attention
+from mmdiff_core.evaluation.world import benchmark as world_benchmark
+from mmdiff_core.evaluation.world.cases import individual, world_cases
+from mmdiff_core.evaluation.world.measures import WorldMeasures
+from mmdiff_core.evaluation.world.net_training import train_nets
+from mmdiff_core.evaluation.world.nets import Box, MetricNets
+from mmdiff_core.evaluation.world.oracles import CEILING, FLOOR, oracles
+from mmdiff_core.evaluation.world.outcome import holds, outcome
+from mmdiff_core.evaluation.world.palette import in_colours_of
 from mmdiff_core.world.atlas import Atlas
 from mmdiff_core.world.backgrounds import SCENES
 from mmdiff_core.world.looks import LOOKS, PLAIN

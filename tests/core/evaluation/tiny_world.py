@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from mmdiff_core.evaluation.nets import About, Box
+from mmdiff_core.evaluation.world.nets import About, Box
 from mmdiff_core.world.atlas import Atlas, Sprite
 from mmdiff_core.world.scenes import Plan
 

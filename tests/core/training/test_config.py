@@ -97,7 +97,7 @@ def test_numbers_as_people_write_them(folder, tmp_path):
 
 
 def test_a_transformer_is_refused_by_name(folder, tmp_path):
-    from mmdiff_core.training.base import Base
+    from mmdiff_core.drawing.base import Base
 
     (tmp_path / "flux" / "transformer").mkdir(parents=True)
     with pytest.raises(MMDiffError, match="flux is a model with a transformer"):
@@ -109,7 +109,7 @@ def test_damaged_weights_are_named(folder, tmp_path):
 
     import torch
 
-    from mmdiff_core.training.base import Base
+    from mmdiff_core.drawing.base import Base
 
     base = shutil.copytree(folder / "base", tmp_path / "base")
     weights = base / "unet" / "diffusion_pytorch_model.safetensors"

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from tiny_base import PHOTO, SIDE, Squares, logged, settings
 
 from mmdiff_core import MMDiffError, encode_subject, load_checkpoint
+from mmdiff_core.drawing.base import Base
+from mmdiff_core.drawing.vision import VisionTowers, tuned_tower
 from mmdiff_core.files import read_safetensors, write_safetensors
-from mmdiff_core.training.base import Base
 from mmdiff_core.training.batches import Collate, Indexed, Steps
 from mmdiff_core.training.config import read_config
 from mmdiff_core.training.losses import losses
-from mmdiff_core.training.model import Trainee
 from mmdiff_core.training.state import load_weights
-from mmdiff_core.vision import VisionTowers
+from mmdiff_core.training.trainee import Trainee
 
 ROOT = Path(__file__).parents[3]
 ALL = {"text_rank": 2, "vision_layers": 1, "null_token": True}
@@ -178,10 +178,10 @@ def test_dropped_conditions(write):
         shares = {"text": 0, "image": 0, "both": 0, name: 1.0}
         made = trainee_of(write(name, drop=shares))
         batch = made.batch([1, 3])
-        empty = batch.ids["l"][:, 1] == made.trainee.base.tokenizers["l"].eos_token_id
-        found[name] = (bool(empty.all()), bool(batch.fused.any()), bool(batch.valid.any()))
-        conditions = made.trainee.conditions(batch)
-        plain = made.trainee.base.text["l"](batch.ids["l"]).last_hidden_state
+        empty = batch.slots.ids["l"][:, 1] == made.trainee.base.tokenizers["l"].eos_token_id
+        found[name] = (bool(empty.all()), bool(batch.slots.fused.any()), bool(batch.slots.valid.any()))
+        conditions = made.trainee.conditions(batch.slots, SIDE)
+        plain = made.trainee.base.text["l"](batch.slots.ids["l"]).last_hidden_state
         torch.testing.assert_close(conditions.text, plain, msg="nothing is fused")
     assert found == {"text": (True, False, True), "image": (False, False, False), "both": (True, False, False)}
 
@@ -190,9 +190,9 @@ def test_without_fusion_the_prompt_stays_plain(write):
     """The word is still constrained, the subject still seen, and the checkpoint says so."""
     made = trainee_of(write(drop={"text": 0, "image": 0, "both": 0}, model={"fuse_prompt": False}))
     batch = made.batch([1, 3])
-    plain = made.trainee.base.text["l"](batch.ids["l"]).last_hidden_state
-    torch.testing.assert_close(made.trainee.conditions(batch).text, plain)
-    assert batch.valid.all() and batch.text.all()
+    plain = made.trainee.base.text["l"](batch.slots.ids["l"]).last_hidden_state
+    torch.testing.assert_close(made.trainee.conditions(batch.slots, SIDE).text, plain)
+    assert batch.slots.valid.all() and batch.text.all()
     assert made.trainee.mmdiff.spec.fuse_prompt is False
 
 
@@ -204,7 +204,7 @@ def test_a_word_beyond_the_encoder_is_no_subject(write):
     batch = Collate(made.trainee.base.tokenizers, made.trainee.config, 1000)(
         [{**far, "index": 0}, {**item, "index": 1}]
     )
-    assert batch.valid.tolist() == [[False, False], [True, True]]
+    assert batch.slots.valid.tolist() == [[False, False], [True, True]]
 
 
 def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp_path):
@@ -216,11 +216,11 @@ def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp
     mmdiff = load_checkpoint(tmp_path / "run" / "step-00000003.safetensors")
     assert mmdiff.base == "sd15" and mmdiff.vision and "null" not in mmdiff.tensors()
     original = Base(str(folder / "base"), str(folder / "vision"), weights=True, dtype=torch.float32).vision
-    towers = VisionTowers(original, mmdiff)
+    towers = VisionTowers(original, tuned_tower(original, mmdiff.heads, mmdiff.vision))
     batch = made.batch([1])
     with torch.no_grad():
-        conditions = made.trainee.conditions(batch)
-        photo = batch.references[0, :1]
+        conditions = made.trainee.conditions(batch.slots, SIDE)
+        photo = batch.slots.references[0, :1]
         subject = encode_subject(mmdiff, towers, photo, None, "box", 1.0)
     torch.testing.assert_close(subject.tokens, conditions.subjects.tokens[0, :4], atol=1e-5, rtol=1e-5)
 
@@ -248,7 +248,7 @@ def test_half_precision_and_a_sample_sheet(run, tmp_path):
     assert len(found) == 2
     assert all(value.dtype == torch.float32 for value in saved(tmp_path / "run").values()), "what trains is not halved"
     sheet = Image.open(tmp_path / "run" / "samples" / "step-00000002.png")
-    assert sheet.size == (4 * SIDE, 3 * SIDE)
+    assert sheet.width > 4 * SIDE and sheet.height > 3 * SIDE, "two references at most, the scene and the drawing"
     assert list((tmp_path / "run" / "logs").glob("events*")), "TensorBoard has something to show"
 
 
@@ -350,9 +350,47 @@ def test_where_a_package_is_missing(tmp_path):
 
 def test_batches_are_plain_data(write):
     """What goes to another device comes along whole."""
-    batch = trainee_of(write()).batch([0, 1])
-    moved = batch.to(torch.device("meta"))
-    for field in dataclasses.fields(batch):
-        value = getattr(moved, field.name)
-        values = value.values() if isinstance(value, dict) else [value]
-        assert all(not torch.is_tensor(one) or one.device.type == "meta" for one in values)
+    moved = trainee_of(write()).batch([0, 1]).to(torch.device("meta"))
+    for part in (moved, moved.slots):
+        for value in vars(part).values():
+            values = value.values() if isinstance(value, dict) else [value]
+            assert all(not torch.is_tensor(one) or one.device.type == "meta" for one in values)
+
+
+def test_what_the_configuration_says_of_fusion_is_what_is_saved(run, tmp_path):
+    """Also where a run starts from a checkpoint that was trained otherwise."""
+    run("first", train={"steps": 1})
+    start = tmp_path / "first" / "step-00000001.safetensors"
+    run("second", model={"start": str(start), "fuse_prompt": False}, train={"steps": 1})
+    assert load_checkpoint(start).spec.fuse_prompt
+    assert not load_checkpoint(tmp_path / "second" / "step-00000001.safetensors").spec.fuse_prompt
+
+
+@pytest.mark.parametrize(
+    ("gone", "new", "said"),
+    [
+        ("unet.3.", {}, "lacks 6 of the 70 weights for the base's 14 attention layers"),
+        ("unet.2.to_k_lora.", {}, "such as 2.to_k_lora"),
+        ("", {"unet.1.to_q_lora.up.weight": (40, 4)}, "1.to_q_lora is 40 x 16"),
+        ("", {f"text.l.layers.7.fc1.{one}.weight": (4, 4) for one in ("down", "up")}, "has layers.7.fc1"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_named(run, tmp_path, gone, new, said):
+    run("first", train={"steps": 1})
+    start = tmp_path / "first" / "step-00000001.safetensors"
+    tensors, metadata = read_safetensors(start)
+    kept = {key: value for key, value in tensors.items() if not (gone and key.startswith(gone))}
+    write_safetensors(start, kept | {key: torch.zeros(shape) for key, shape in new.items()}, metadata)
+    with pytest.raises(MMDiffError, match=re.escape(said)) as caught:
+        run("second", model={"start": str(start)}, train={"steps": 1})
+    assert str(start) in str(caught.value) and "another base" in str(caught.value)
+
+
+def test_no_scalar_is_lost(run, tmp_path):
+    """What was logged last is on the disk when the run has ended."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    losses = run(train={"steps": 7, "batch": 1})
+    board = EventAccumulator(str(tmp_path / "run" / "logs"))
+    board.Reload()
+    assert [round(one.value, 5) for one in board.Scalars("denoise")] == [round(one["denoise"], 5) for one in losses]

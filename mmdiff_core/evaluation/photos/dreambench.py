@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import MMDiffError
-from ..photo import prepare_photos
-from ..picture_files import read_pixels
-from .cases import Case
+from ...errors import MMDiffError
+from ...photo import prepare_photos
+from ...picture_files import read_pixels
+from ..cases import Case
 
 PROMPTS = "prompts_and_classes.txt"
 LIVE = {"cat", "dog"}  # the classes that get the list of live subjects: hats and costumes in place of rugs and rivers
@@ -24,7 +24,7 @@ _BOTH = "a {0} {1} "
 
 
 @dataclass(frozen=True)
-class Subject:
+class PhotoSubject:
     """name: its folder. kind: its class word. photos: all of its files; the first by name is the reference."""
 
     name: str
@@ -36,11 +36,11 @@ class Subject:
 class DreamBench:
     """subjects by name; prompts with `{0} {1}` where the subject stands, for objects and for live subjects."""
 
-    subjects: dict[str, Subject]
+    subjects: dict[str, PhotoSubject]
     objects: tuple[str, ...]
     live: tuple[str, ...]
 
-    def prompts(self, subject: Subject) -> tuple[str, ...]:
+    def prompts(self, subject: PhotoSubject) -> tuple[str, ...]:
         return self.live if subject.kind in LIVE else self.objects
 
     def cases(self, images: int, size: int) -> list[Case]:
@@ -55,7 +55,7 @@ class DreamBench:
         pairs = combinations(self.subjects.values(), 2)
         return self._cases([list(pair) for pair in pairs if pair[0].kind != pair[1].kind], images, size)
 
-    def _cases(self, groups: Sequence[Sequence[Subject]], images: int, size: int) -> list[Case]:
+    def _cases(self, groups: Sequence[Sequence[PhotoSubject]], images: int, size: int) -> list[Case]:
         references = {name: self._reference(subject, size) for name, subject in self.subjects.items()}
         cases = []
         for group in groups:
@@ -78,7 +78,7 @@ class DreamBench:
                     )
         return cases
 
-    def _reference(self, subject: Subject, size: int) -> Tensor:
+    def _reference(self, subject: PhotoSubject, size: int) -> Tensor:
         return prepare_photos(read_pixels(subject.photos[0])[None], size)[0]
 
 
@@ -98,10 +98,10 @@ def read_dreambench(folder: Path, only: Sequence[str] = ()) -> DreamBench:
         photos = sorted(file for file in (folder / name).glob("*") if file.suffix.lower() in SUFFIXES)
         if not photos:
             raise MMDiffError(
-                f"Subject '{name}' of {path} has no photos: {folder / name} holds no "
+                f"PhotoSubject '{name}' of {path} has no photos: {folder / name} holds no "
                 f"{', '.join(sorted(SUFFIXES))} file. Put them there, or take its line away."
             )
-        subjects[name] = Subject(name, kinds[name], tuple(photos))
+        subjects[name] = PhotoSubject(name, kinds[name], tuple(photos))
     return DreamBench(subjects, *lists)
 
 

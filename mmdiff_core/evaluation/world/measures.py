@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..chance import stream
-from ..world.scenes import Placed, WorldScenes
-from .cases import batches
+from ...chance import stream
+from ...world.scenes import Placed, WorldScenes
+from ..cases import batches
+from .cases import WorldCase, drawing, individual
 from .fidelity import fidelity
 from .nets import Box, MetricNets, as_seen, cropped, fitted, on_black, square_around
 from .outcome import OUTCOMES, holds, outcome
 from .palette import in_colours_of
-from .world_cases import WorldCase, drawing, individual
 
 MEASURES = ("identity", "hard", "colour-matched", "class", "ssim", "edges", "scene", "look", "size", "relation", "pair")
 CANDIDATES = 64

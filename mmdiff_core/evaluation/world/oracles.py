@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..chance import stream
-from ..world.atlas import Identity
-from ..world.backgrounds import background
-from ..world.scenes import RELATIONS, Placed, Plan, WorldScenes
-from .cases import Case
-from .world_cases import WorldCase
+from ...chance import stream
+from ...world.atlas import Identity
+from ...world.backgrounds import background
+from ...world.scenes import RELATIONS, Placed, Plan, WorldScenes
+from ..cases import Case
+from .cases import WorldCase
 
 CEILING, FLOOR = "oracle: real scene", "oracle: no reference"
 

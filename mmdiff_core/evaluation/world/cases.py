@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..world.scenes import Placed, Plan, WorldScenes
-from .cases import Case
+from ...world.scenes import Placed, Plan, WorldScenes
+from ..cases import Case
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Multi-modal cross-attention inside a diffusers UNet, and the maps of the layers that are constrained."""
+"""Multi-modal cross-attention inside a diffusers UNet, and the maps that it leaves where somebody asks for them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from ..model.attention import attend, multimodal_cross_attention
 
 
 class Maps:
-    """(B, N, S) maps of each branch by layer, averaged over heads.
+    """What layers looked at, averaged over heads, by layer: `text`, (B, N, W) each, of the entity words; `image`,
+    (B, N, S) each, of the subjects.
 
     No dataclass, because what shards a model over processes gives its blocks copies of those.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: Collection[str], image: Collection[str], null: Tensor | None = None) -> None:
+        """text, image: the layers whose map of that branch is wanted. null: (1, 1, D) background token that competes in
+        the image maps, or None."""
+        self.text_layers = frozenset(text)
+        self.image_layers = frozenset(image)
+        self.null = null
         self.text: dict[str, Tensor] = {}
         self.image: dict[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """What the attention layers know of a batch's subjects, and where they leave their maps.
+    """What the attention layers know of a batch's subjects, and where they leave their maps, if anywhere.
 
-    tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, S), positions in the text;
-    null: (1, 1, D) or None.
+    tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, W), positions in the text.
     """
 
     tokens: Tensor
     valid: Tensor
     words: Tensor
-    null: Tensor | None
-    maps: Maps
+    maps: Maps | None = None
 
 
 class SelfAttention:
@@ -57,13 +61,11 @@ class SelfAttention:
 
 
 class CrossAttention:
-    """Multi-modal cross-attention; `text`, `image`: whether to record the layer's map of that branch."""
+    """Multi-modal cross-attention."""
 
-    def __init__(self, layer: str, pairs: nn.ModuleDict, text: bool, image: bool) -> None:
+    def __init__(self, layer: str, pairs: nn.ModuleDict) -> None:
         self.layer = layer
         self.pairs = pairs
-        self.text = text
-        self.image = image
 
     def __call__(
         self,
@@ -74,19 +76,21 @@ class CrossAttention:
         subjects: Subjects | None = None,
         **unused: Any,
     ) -> Tensor:
+        maps = subjects.maps
+
         def record(q: Tensor, k: Tensor, k_subject: Tensor) -> None:
             # Recomputed in the backward pass rather than kept, since the maps of all tokens are large. Where a whole
             # block is recomputed, this runs again; to keep those maps would keep all that was recomputed with them.
-            if self.text:
+            if self.layer in maps.text_layers:
                 found = _recomputed(text_maps, q, k, subjects.words, attn.heads)
-                subjects.maps.text.setdefault(self.layer, found)
-            if self.image:
-                null = subjects.null
+                maps.text.setdefault(self.layer, found)
+            if self.layer in maps.image_layers:
+                null = maps.null
                 if null is not None:
                     null = attn.to_k(null) + self.pairs["to_k_lora_image"](null)
                     null = null.expand(len(q), -1, -1)
                 found = _recomputed(image_maps, q, k_subject, subjects.valid, attn.heads, null)
-                subjects.maps.image.setdefault(self.layer, found)
+                maps.image.setdefault(self.layer, found)
 
         return multimodal_cross_attention(
             hidden_states,
@@ -97,7 +101,7 @@ class CrossAttention:
             self.pairs,
             attn.heads,
             weight=1.0,
-            observe=record,
+            observe=None if maps is None else record,
         )
 
 
@@ -107,16 +111,11 @@ def _recomputed(function: Any, *arguments: Any) -> Tensor:
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
-def bind_unet(unet: UNet2DConditionModel, lora: nn.ModuleDict, text: Collection[str], image: Collection[str]) -> None:
-    """Give every attention layer of a UNet its LoRA pairs; text, image: the layers that record the branch's map.
-
-    lora: pairs by the number of their layer, as `MMDiff.unet`.
-    """
+def bind_unet(unet: UNet2DConditionModel, lora: nn.ModuleDict) -> None:
+    """Give every attention layer of a UNet its LoRA pairs, by the number of the layer, as `MMDiff.unet` has them."""
     processors = {}
     for number, name in enumerate(unet.attn_processors):
         layer, pairs = name.removesuffix(".processor"), lora[str(number)]
-        if layer.endswith("attn2"):
-            processors[name] = CrossAttention(layer, pairs, layer in text, layer in image)
-        else:
-            processors[name] = SelfAttention(pairs)
+        cross = layer.endswith("attn2")
+        processors[name] = CrossAttention(layer, pairs) if cross else SelfAttention(pairs)
     unet.set_attn_processor(processors)

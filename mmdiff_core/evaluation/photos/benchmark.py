@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import MMDiffError
+from ...errors import MMDiffError
+from ..arms import FULL, facts, pictures, read_arms
+from ..cases import Case, write_cases, write_sheet
+from ..report import Results, Scores, markdown, write
 from . import field
-from .arms import FULL, facts, pictures, read_arms
-from .cases import Case, write_cases
 from .dreambench import DreamBench, read_dreambench
 from .encoders import Clip, Dino
 from .faces import Faces
-from .report import Results, Scores, markdown, write
-from .sheet import spread, write_sheet
 
 NEEDS = {"clip-t": "clip", "clip-i": "clip", "dino": "dino", "face": "faces"}
 _Measures = dict[str, Callable[[Sequence[Case], Mapping[str, Path]], field.Values]]
@@ -52,7 +51,7 @@ def run(options: Options) -> str:
     measures, bounds = _open(wanted, options.models, bench)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    drawn = {arm.name: pictures(arm, cases, options.out, str(options.dataset)) for arm in arms}
+    drawn = {arm.name: pictures(arm, cases, options.out) for arm in arms}
     scores: dict[str, Scores] = dict(bounds)
     for arm, one in drawn.items():
         scores[arm] = {name: measure(cases, one.files) for name, measure in measures.items()}
@@ -66,7 +65,7 @@ def run(options: Options) -> str:
     }
     results = Results(about, scores, groups, FULL if FULL in drawn else None)
     write(results, options.out)
-    write_sheet(options.out / "sheet.png", spread(cases, 12), {name: one.files for name, one in drawn.items()})
+    write_sheet(options.out / "sheet.png", cases, {name: one.files for name, one in drawn.items()})
     return markdown(results)
 
 

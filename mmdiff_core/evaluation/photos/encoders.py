@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPModel, CLIPTokenizerFast
 from transformers.utils import logging
 
-from ..errors import MMDiffError
-from ..photo import normalise
+from ...errors import MMDiffError
+from ...photo import normalise
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DINO_SHORTER, DINO_SIDE = 256, 224  # pixels, whatever the model was trained at
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -24,9 +26,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Clip:
     """CLIP with both towers, as saved by transformers (the tables use openai/clip-vit-base-patch32)."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path) -> None:
         _check(folder, {"clip"}, "openai/clip-vit-base-patch32")
-        self.model = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(device)
+        self.model = CLIPModel.from_pretrained(folder, local_files_only=True).eval().to(DEVICE)
         self.tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
         self.size = self.model.config.vision_config.image_size
 
@@ -49,15 +51,14 @@ class Clip:
 class Dino:
     """A DINO vision transformer, as saved by transformers (the tables use facebook/dino-vits16); its CLS counts."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path) -> None:
         _check(folder, {"vit", "dinov2"}, "facebook/dino-vits16")
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
-        self.size = self.model.config.image_size
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(DEVICE)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Tensor]) -> Tensor:
         """(3, H, W) in [0, 1] each, to (N, D) of length 1."""
-        pixels = torch.stack([_square(picture, round(self.size * 256 / 224), self.size) for picture in pictures])
+        pixels = torch.stack([_square(picture, DINO_SHORTER, DINO_SIDE) for picture in pictures])
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         seen = self.model(((pixels - mean) / std).to(self.model.device)).last_hidden_state[:, 0]
         return nn.functional.normalize(seen, dim=-1).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..files import write_safetensors
-from ..world.scenes import WorldScenes
-from .world_cases import WorldCase
+from ...files import read_safetensors, write_safetensors
+from ...world.scenes import WorldScenes
+from .cases import WorldCase
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ...drawing.drawer import Drawer
 
 MAPS = "attention.safetensors"
 RECORDED = 64  # pairs whose maps are recorded
@@ -37,15 +38,19 @@ def mass(maps: Tensor, masks: Tensor) -> Mass:
     return Mass(own, shares.sum(1) - own)
 
 
-def record_maps(run: Run, scenes: WorldScenes, cases: Sequence[WorldCase], path: Path) -> None:
-    """Write what a run attends to in real scenes of two subjects, half covered in noise: `BRANCH/CASE` -> (S, h, w).
+def record_maps(drawer: Drawer, scenes: WorldScenes, cases: Sequence[WorldCase], path: Path) -> None:
+    """Write what a drawer attends to in real scenes of two subjects, half covered in noise: `BRANCH/CASE` -> (S, h, w).
 
-    Real scenes, because there the masks are exact, and every arm is asked about the same pictures.
+    Real scenes, because there the masks are exact, and every arm is asked about the same pictures. What was written
+    before of the same weights and cases is kept.
     """
+    pairs = [case for case in cases if len(case.subjects) == 2][:RECORDED]
+    key = hashlib.sha256(" ".join([drawer.source, *(case.key for case in pairs)]).encode()).hexdigest()
+    if path.is_file() and read_safetensors(path)[1].get("key") == key:
+        return
     maps = {}
-    for case in [case for case in cases if len(case.subjects) == 2][:RECORDED]:
-        picture, masks = (torch.from_numpy(values) for values in scenes.draw(case.plan))
-        references = torch.stack(case.references)
-        found = run.maps(picture.movedim(-1, 0).float() / 255, masks, case.prompt, references, case.seed)
+    for case in pairs:
+        picture = torch.from_numpy(scenes.draw(case.plan)[0]).movedim(-1, 0).float() / 255
+        found = drawer.maps(picture, case.prompt, torch.stack(case.references), case.seed)
         maps |= {f"{branch}/{case.id}": values for branch, values in found.items()}
-    write_safetensors(path, maps, {})
+    write_safetensors(path, maps, {"key": key})

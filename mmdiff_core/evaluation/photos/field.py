@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .cases import Case, batches, read_picture
+from ..cases import Case, batches, read_picture
 from .encoders import Clip, Dino
 from .faces import Faces
 

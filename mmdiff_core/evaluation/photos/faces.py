@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MMDiffError
-from ..face import FaceModels, find_faces, find_files, norm_crop
-from .cases import read_picture
+from ...errors import MMDiffError
+from ...face import FaceModels, find_faces, find_files, norm_crop
+from ..cases import read_picture
 
 ALIGNED = 112
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import MMDiffError
-from ..files import read_safetensors
-from ..world.atlas import Atlas
-from ..world.scenes import WorldScenes
-from .arms import FULL, Drawn, facts, pictures, read_arms
+from ...errors import MMDiffError
+from ...files import read_safetensors
+from ...world.atlas import Atlas
+from ...world.scenes import WorldScenes
+from ..arms import FULL, Drawn, facts, pictures, read_arms
+from ..cases import fill, pictures_of, write_cases, write_sheet
+from ..report import Results, Scores, markdown, write
 from .attention import MAPS, mass, record_maps
-from .cases import fill, pictures_of, write_cases
+from .cases import WorldCase, world_cases
+from .measures import MEASURES, WorldMeasures
 from .nets import MetricNets
 from .oracles import oracles
-from .report import Results, Scores, markdown, write
-from .sheet import spread, write_sheet
-from .world_cases import WorldCase, world_cases
-from .world_measures import MEASURES, WorldMeasures
+
+if TYPE_CHECKING:
+    from ...drawing.drawer import Drawer
 
 SEED = 1
 EVEN = "oracle: even attention"
@@ -66,16 +69,17 @@ def run(options: Options) -> str:
 
     benchmark = f"{len(cases)} scenes of {options.split}, atlas {scenes.atlas.digest()}"
     drawn: dict[str, Drawn] = {}
+    truth = f"{benchmark}, {options.resolution} pixels, {[case.plan for case in cases]}"
     for name, draw in oracles(scenes, cases).items():
         folder = options.out / "pictures" / name.replace(": ", " ")
-        fill(folder, cases, draw, f"{benchmark}, {options.resolution} pixels, by {name}")
+        fill(folder, cases, draw, f"{name}, {truth}", name)
         drawn[name] = Drawn(folder, pictures_of(folder, cases))
-    runs = {
-        arm.name: pictures(
-            arm, cases, options.out, benchmark, lambda run, folder: record_maps(run, scenes, cases, folder / MAPS)
-        )
-        for arm in arms
-    }
+
+    def record(drawer: Drawer, folder: Path) -> None:
+        if "attention" in wanted:
+            record_maps(drawer, scenes, cases, folder / MAPS)
+
+    runs = {arm.name: pictures(arm, cases, options.out, record) for arm in arms}
     files = {name: one.files for name, one in (drawn | runs).items()}
     measures = WorldMeasures(scenes, cases, nets, wanted)
     scores: dict[str, Scores] = {name: measures.measure(all_of) for name, all_of in files.items()}
@@ -97,7 +101,7 @@ def run(options: Options) -> str:
     double = [case for case in cases if len(case.subjects) == 2]
     for name, part in (("one", single), ("two", double)):
         if part:
-            write_sheet(options.out / f"sheet-{name}.png", spread(part, 12), files)
+            write_sheet(options.out / f"sheet-{name}.png", part, files)
     return markdown(results)
 
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d, normalize
 
-from ..errors import MMDiffError
-from ..files import read_safetensors, write_safetensors
+from ...data.augment import LUMA
+from ...errors import MMDiffError
+from ...files import read_safetensors, write_safetensors
 
 PICTURE, CROP = 64, 48  # sides of what the networks see, pixels
 GRID = 16
 AROUND = 1.15  # a crop's side, as a share of the longer side of the subject's box
-LUMA = (0.299, 0.587, 0.114)  # the world turns hues at equal luma, so turned drawings have the same greys
 SURE = 0.3
 MOST = 4
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 
-from ..chance import stream
-from ..world.atlas import Atlas
-from ..world.backgrounds import SCENES
-from ..world.looks import LOOKS, PLAIN
-from ..world.scenes import Placed, WorldScenes
+from ...chance import stream
+from ...world.atlas import Atlas
+from ...world.backgrounds import SCENES
+from ...world.looks import LOOKS, PLAIN
+from ...world.scenes import Placed, WorldScenes
+from .cases import drawing, individual
 from .nets import AROUND, GRID, PICTURE, About, MetricNets, cropped, fitted, on_black
 from .palette import in_colours_of
-from .world_cases import drawing, individual
 
 SPLIT, SEED = "metric", 20240322
 BATCH, NEW = 32, 8  # scenes of a step, and how many of them were never seen before
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
     subjects: list[Shown]
 
 
-class Batch(NamedTuple):
+class Stacked(NamedTuple):
     """N scenes with M subjects. owner (M,): whose scene. candidates (4, M, 3, CROP, CROP): each subject's drawing; it
     in another subject's colours; that one in its colours; another drawing of its name (`namesakes`: where there is
     one). same, same_name: (M, M) bool, which subjects are one individual, or have one name."""
@@ -110,7 +110,7 @@ def _namesake(scenes: WorldScenes, placed: Placed, random: np.random.Generator) 
     return fitted(individual(scenes, renditions[random.integers(len(renditions))], placed.hue))
 
 
-def _batch(seen: list[Seen]) -> Batch:
+def _batch(seen: list[Seen]) -> Stacked:
     shown = [subject for one in seen for subject in one.subjects]
     following = [*shown[1:], shown[0]]
     candidates = [
@@ -121,7 +121,7 @@ def _batch(seen: list[Seen]) -> Batch:
     ]
     names = np.array([one.placed.identity.name for one in shown])
     individuals = np.array([str(one.placed) for one in shown])
-    return Batch(
+    return Stacked(
         torch.stack([one.picture for one in seen]),
         torch.tensor([one.scene for one in seen]),
         torch.tensor([one.look for one in seen]),
@@ -134,7 +134,7 @@ def _batch(seen: list[Seen]) -> Batch:
     )
 
 
-def _losses(nets: MetricNets, batch: Batch, random: np.random.Generator) -> dict[str, Tensor]:
+def _losses(nets: MetricNets, batch: Stacked, random: np.random.Generator) -> dict[str, Tensor]:
     crops = cropped(batch.pictures[batch.owner], _shaken(batch.boxes, random))
     number = len(crops)
     vectors = nets.who(torch.cat((crops, batch.candidates.flatten(0, 1))))
@@ -158,7 +158,7 @@ def _losses(nets: MetricNets, batch: Batch, random: np.random.Generator) -> dict
     }
 
 
-def _where_losses(nets: MetricNets, batch: Batch) -> dict[str, Tensor]:
+def _where_losses(nets: MetricNets, batch: Stacked) -> dict[str, Tensor]:
     """A soft spot at every middle (its own cell 1, neighbours less), and the box at that cell."""
     logits, boxes = nets.where(batch.pictures)
     cells = (batch.boxes[:, :2] * GRID).clamp(0, GRID - 1e-3)

@@ -1,0 +1,14 @@
+"""MM-Diff on a diffusers model: prompts and photos in, pictures out. Wants diffusers and transformers."""
+
+PACKAGES = {
+    "PIL": "pillow",
+    "accelerate": "accelerate",
+    "diffusers": "diffusers",
+    "tensorboard": "tensorboard",
+    "tqdm": "tqdm",
+    "transformers": "transformers",
+    "yaml": "pyyaml",
+}
+"""What drawing, training and evaluation need beside the core, by the name they import: the extra `draw`."""
+INSTALL = f"pip install {' '.join(PACKAGES.values())}"
+"""What to run where one of them is missing."""

@@ -1,0 +1,176 @@
+"""A checkpoint on a diffusers model: the forward pass that training trains and drawing runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from ..errors import MMDiffError
+from ..model.lora import LoRAPair, lora_pairs
+from ..model.mmdiff import MMDiff
+from .base import Base
+from .processors import Maps, Subjects, bind_unet
+from .slots import Slots
+from .vision import VisionTowers, check_vision, tuned_tower
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the UNet is given beside the noisy latents: text, SDXL's extras (or None) and subjects."""
+
+    text: Tensor
+    added: dict[str, Tensor] | None
+    subjects: Subjects
+
+
+class Adapter(nn.Module):
+    """An MMDiff on a base: prompts and photos to conditions, noisy latents under these to a prediction.
+
+    tower: the checkpoint's tuned copy of the vision tower, or None where the base's own serves.
+    """
+
+    def __init__(self, base: Base, mmdiff: MMDiff, tower: CLIPVisionModelWithProjection | None = None) -> None:
+        """tower: in place of the one that the checkpoint's tuned weights make. Binds the base's UNet and text encoders
+        to the checkpoint. Raises MMDiffError where the two do not fit, or the checkpoint is for portraits."""
+        super().__init__()
+        check_fits(base, mmdiff)
+        self.base = base
+        self.mmdiff = mmdiff
+        self.tower = tower
+        if tower is None and mmdiff.vision:
+            self.tower = tuned_tower(base.vision, mmdiff.heads, mmdiff.vision)
+        bind_unet(base.unet, mmdiff.unet)
+        encoders = list(base.text)[:1] if mmdiff.spec.text_lora_encoders == "first" else list(base.text)
+        for encoder in encoders:
+            if encoder in mmdiff.text:
+                body = text_body(base.text[encoder]).encoder
+                for path, pair in lora_pairs(mmdiff.text[encoder]):
+                    body.get_submodule(path).register_forward_hook(_adding(pair))
+
+    @property
+    def towers(self) -> VisionTowers:
+        """Both vision towers."""
+        return VisionTowers(self.base.vision, self.tower or self.base.vision)
+
+    def conditions(self, slots: Slots, side: int) -> Conditions:
+        """Encode prompts and references. side: of the square picture, pixels, which SDXL is told."""
+        size, subjects = slots.valid.shape
+        cls, patches = self.towers.see(slots.references.flatten(0, 1))
+        heads = self.mmdiff.heads
+        tokens = heads.subject(cls, patches)
+        entities = {name: one.unflatten(0, (size, subjects)) for name, one in heads.entities(cls).items()}
+        text, pooled = self._encode(slots, entities)
+        added = None
+        if pooled is not None:
+            ids = torch.tensor([[side, side, 0, 0, side, side]] * size, device=text.device, dtype=text.dtype)
+            added = {"text_embeds": pooled, "time_ids": ids}
+        words = next(iter(slots.words.values()))
+        tokens = tokens.unflatten(0, (size, subjects)).flatten(1, 2)
+        return Conditions(text, added, Subjects(tokens, slots.valid, words))
+
+    def predict(self, noisy: Tensor, time: Tensor, conditions: Conditions, maps: Maps | None = None) -> Tensor:
+        """(B, C, h, w) noisy latents and (B,) timesteps to the UNet's prediction. maps: where layers leave theirs."""
+        return self.base.unet(
+            noisy.to(conditions.text.dtype),
+            time,
+            encoder_hidden_states=conditions.text,
+            added_cond_kwargs=conditions.added,
+            cross_attention_kwargs={"subjects": dataclasses.replace(conditions.subjects, maps=maps)},
+        ).sample.float()
+
+    def _encode(self, slots: Slots, entities: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The UNet's context (B, L, D), and for SDXL the pooled vector."""
+        hidden, pooled = [], None
+        for encoder, model in self.base.text.items():
+
+            def fuse(module: nn.Module, arguments: tuple, embedded: Tensor, encoder: str = encoder) -> Tensor:
+                owners = slots.owners.unsqueeze(-1).expand(-1, -1, entities[encoder].shape[-1])
+                return self._fused(encoder, embedded, slots, entities[encoder].gather(1, owners))
+
+            hook = text_body(model).embeddings.token_embedding.register_forward_hook(fuse)
+            try:
+                out = model(slots.ids[encoder], output_hidden_states=True)
+            finally:
+                hook.remove()
+            hidden.append(out.hidden_states[-2] if len(self.base.text) == 2 else out.last_hidden_state)
+            pooled = getattr(out, "text_embeds", None)
+        return torch.cat(hidden, dim=-1), pooled
+
+    def _fused(self, encoder: str, embedded: Tensor, slots: Slots, entity: Tensor) -> Tensor:
+        """(B, L, C) raw token embeddings, those of entity words replaced. Every word is computed and then chosen, so
+        that all parameters are used in every batch, as several processes need it."""
+        words = slots.words[encoder]
+        token = embedded.gather(1, words.unsqueeze(-1).expand(-1, -1, embedded.shape[-1])).float()
+        new = self.mmdiff.heads.fuse_token(encoder, token, entity.float()).to(embedded.dtype)
+        chosen = slots.fused & self.mmdiff.spec.fuse_prompt
+        place = nn.functional.one_hot(words, embedded.shape[1]).to(embedded.dtype) * chosen.unsqueeze(-1)
+        return embedded * (1 - place.sum(dim=1)).unsqueeze(-1) + place.transpose(1, 2) @ new
+
+
+def check_fits(base: Base, mmdiff: MMDiff) -> None:
+    """Raises MMDiffError, naming what does not fit, where a checkpoint was made for another base."""
+    heads, spec = mmdiff.heads, mmdiff.spec
+    if spec.identity == "face":
+        raise MMDiffError(
+            "The checkpoint draws people from face vectors, which is done by the nodes in ComfyUI only; "
+            "take a general checkpoint here."
+        )
+    check_vision(base.vision, heads)
+    widths = {encoder: one.config.hidden_size for encoder, one in base.text.items()}
+    found = {encoder: heads.token_width(encoder) for encoder in heads.fuse}
+    if found != widths:
+        raise MMDiffError(f"The checkpoint is for text encoders {_listed(found)}, the base has {_listed(widths)}.")
+    context = base.unet.config.cross_attention_dim
+    if heads.context_width != context:
+        raise MMDiffError(f"The checkpoint's subject tokens are {heads.context_width} wide, the base wants {context}.")
+    layers = {path: base.unet.get_submodule(path) for path in base.attention_layers}
+    wanted: dict[str, nn.Linear] = {}
+    for number, (path, layer) in enumerate(layers.items()):
+        linears = {"to_q": layer.to_q, "to_k": layer.to_k, "to_v": layer.to_v, "to_out": layer.to_out[0]}
+        wanted |= {f"{number}.{name}_lora": linear for name, linear in linears.items()}
+        if path.endswith("attn2"):
+            wanted |= {f"{number}.to_{n}_lora_image": linears[f"to_{n}"] for n in "kv"}
+    _check_pairs(wanted, dict(lora_pairs(mmdiff.unet)), "UNet", f"the base's {len(layers)} attention layers")
+    for encoder, tree in mmdiff.text.items():
+        modules = text_body(base.text[encoder]).encoder.named_modules()
+        linears = {path: one for path, one in modules if isinstance(one, nn.Linear)}
+        pairs = dict(lora_pairs(tree))
+        _check_pairs(
+            {path: linears[path] for path in pairs if path in linears}, pairs, "text", f"CLIP-{encoder.upper()}"
+        )
+
+
+def _check_pairs(wanted: dict[str, nn.Linear], found: dict[str, LoRAPair], part: str, of: str) -> None:
+    if missing := wanted.keys() - found.keys():
+        raise MMDiffError(
+            f"The checkpoint's {part} LoRA lacks {len(missing)} of the {len(wanted)} weights for {of}, such as "
+            f"{min(missing)}. It was made for another base."
+        )
+    if extra := found.keys() - wanted.keys():
+        raise MMDiffError(
+            f"The checkpoint's {part} LoRA has {min(extra)}, which {of} have not. It was made for another base."
+        )
+    for path, linear in wanted.items():
+        shape = (found[path].up.out_features, found[path].down.in_features)
+        if shape != tuple(linear.weight.shape):
+            raise MMDiffError(
+                f"The checkpoint's {part} LoRA {path} is {' x '.join(map(str, shape))}, the base's weight is "
+                f"{' x '.join(map(str, linear.weight.shape))}. It was made for another base."
+            )
+
+
+def text_body(encoder: nn.Module) -> nn.Module:
+    """A text encoder's transformer; transformers 5 keeps it in the plain model itself."""
+    return getattr(encoder, "text_model", encoder)
+
+
+def _listed(widths: dict[str, int]) -> str:
+    return " and ".join(f"CLIP-{encoder.upper()} ({width} wide)" for encoder, width in widths.items())
+
+
+def _adding(pair: LoRAPair):
+    return lambda module, arguments, out: out + pair(arguments[0]).to(out.dtype)

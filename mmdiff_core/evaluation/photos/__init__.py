@@ -1,0 +1,1 @@
+"""`evaluate dreambench`: the field's protocol, on photos of real things and people."""
