@@ -18,7 +18,7 @@ from ...errors import MMDiffError
 from ...photo import normalise
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DINO_SHORTER, DINO_SIDE = 256, 224  # pixels, whatever the model was trained at
+DINO_SIDE = 224  # pixels, also for those that were trained at more
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -54,11 +54,12 @@ class Dino:
     def __init__(self, folder: Path) -> None:
         _check(folder, {"vit", "dinov2"}, "facebook/dino-vits16")
         self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(DEVICE)
+        self.size = min(DINO_SIDE, self.model.config.image_size)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Tensor]) -> Tensor:
         """(3, H, W) in [0, 1] each, to (N, D) of length 1."""
-        pixels = torch.stack([_square(picture, DINO_SHORTER, DINO_SIDE) for picture in pictures])
+        pixels = torch.stack([_square(picture, round(self.size * 256 / 224), self.size) for picture in pictures])
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         seen = self.model(((pixels - mean) / std).to(self.model.device)).last_hidden_state[:, 0]
         return nn.functional.normalize(seen, dim=-1).cpu()

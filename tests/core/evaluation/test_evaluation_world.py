@@ -45,7 +45,7 @@ def world(atlas, monkeypatch):
 def measured(world, folder, draw, plans=None):
     """Means by measure of what `draw` draws; plans: what is really in the pictures, where it is not what was asked."""
     scenes, cases = world
-    fill(folder, cases, draw, "test")
+    fill(folder, cases, draw, "test", "a test")
     plans = plans or [case.plan for case in cases]
     nets = Known([], list(SCENES), [PLAIN, *LOOKS])
     measures = WorldMeasures(scenes, cases, nets, ["identity", "hard", "colour-matched", "class", "scene", "relation"])
@@ -135,12 +135,34 @@ def test_pictures_that_are_there_are_not_drawn_again(world, tmp_path):
         asked.extend(case.id for case in part)
         return [torch.zeros(3, 8, 8) for _ in part]
 
-    fill(tmp_path, cases[:3], draw, "test", batch=2)
+    fill(tmp_path, cases[:3], draw, "test", "a test", batch=2)
     (tmp_path / "0001.png").unlink()
-    fill(tmp_path, cases[:4], draw, "test", batch=2)
+    fill(tmp_path, cases[:4], draw, "test", "a test", batch=2)
     assert asked == ["0000", "0001", "0002", "0001", "0003"]
-    with pytest.raises(MMDiffError, match="holds pictures of another run"):
-        fill(tmp_path, cases[:4], draw, "another")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda case: {"prompt": f"{case.prompt} at night"},
+        lambda case: {"seed": case.seed + 1},
+        lambda case: {"references": tuple(1 - one for one in case.references)},
+    ],
+)
+def test_a_picture_of_something_else_is_drawn_again(world, tmp_path, changes):
+    """Of another prompt, seed, reference or program; and those that are right are kept."""
+    _, cases = world
+    asked = []
+
+    def draw(part):
+        asked.extend(case.id for case in part)
+        return [torch.zeros(3, 8, 8) for _ in part]
+
+    fill(tmp_path, cases[:3], draw, "test", "a test")
+    fill(tmp_path, [cases[0], dataclasses.replace(cases[1], **changes(cases[1])), cases[2]], draw, "test", "a test")
+    assert asked == ["0000", "0001", "0002", "0001"]
+    fill(tmp_path, cases[:2], draw, "another", "another test")
+    assert asked[4:] == ["0000", "0001"]
 
 
 def test_outcomes_of_likeness():
@@ -219,5 +241,4 @@ def test_bad_input_gets_a_sentence(options, tmp_path):
     refused("no split 'exam'", split="exam")
     refused("was trained on 8 of the names in the split 'metric' .* such as 'new arch'", split="metric")
     (tmp_path / "empty").mkdir()
-    refused("has no checkpoint to draw with", arms=[f"full={tmp_path / 'empty'}"])
-    refused("holds pictures of another run", number=len(SHAPES) + 1)
+    refused("'full' has no list of pictures .* has no drawing.json", arms=[f"full={tmp_path / 'empty'}"])

@@ -60,7 +60,7 @@ def refused(folder, tmp_path):
     ],
 )
 def test_the_key_is_named(refused, monkeypatch, sections, words):
-    from mmdiff_core.training import base
+    from mmdiff_core.drawing import base
 
     monkeypatch.setattr(base, "_loaded", lambda *_: pytest.fail("weights were loaded"))
     sentence = refused(**sections)
