@@ -14,8 +14,8 @@ from PIL import ExifTags, Image, ImageOps
 from mmdiff_core import MMDiffError
 from mmdiff_core.data.annotated import AnnotatedScenes
 from mmdiff_core.data.validate import validate
-from mmdiff_core.demo.command import MARGIN, SHOWN, Drawing, sheet
 from mmdiff_core.evaluation.cases import read_picture
+from mmdiff_core.photo import prepare_photos
 from mmdiff_core.picture_files import open_picture, picture_size, read_pixels
 
 TURNED = range(1, 9)  # EXIF's orientations
@@ -70,10 +70,8 @@ def test_training_evaluation_and_demo_read_a_turned_photo_alike(tmp_path, orient
     assert torch.equal(masked.round(), torch.tensor([255.0, 0.0, 0.0])[:, None].expand_as(masked))
     wanted = torch.from_numpy(np.array(drawn())).movedim(-1, 0) / 255
     assert torch.equal(read_picture(path), wanted)
-    shown = sheet([Drawing("a box", (path,))], [drawn()])
-    middle = MARGIN + SHOWN // 2
-    assert shown.getpixel((middle - 16, middle)) == (128, 128, 128)
-    assert shown.getpixel((middle + 16, middle)) == (255, 0, 0)
+    prepared = prepare_photos(read_pixels(path)[None], 64)[0]
+    assert (prepared[:, 32, 20] * 255).tolist() == [128] * 3 and (prepared[:, 32, 44] * 255).tolist() == [255, 0, 0]
 
 
 def test_a_map_of_the_stored_and_not_the_upright_size_is_broken(tmp_path):

@@ -97,8 +97,8 @@ def drawn(dataset, features, collate) -> dict[str, np.ndarray]:
         "time": kept.time.numpy(),
         "noise": kept.randn((1,), "noise")[:, 0].numpy(),
         "masked": kept.masked.numpy(),
-        "no text": (~dropped.fused & dropped.valid).any(1).numpy(),
-        "no subjects": (~dropped.valid[:, 0]).numpy(),
+        "no text": (~dropped.slots.fused & dropped.slots.valid).any(1).numpy(),
+        "no subjects": (~dropped.slots.valid[:, 0]).numpy(),
     }
     found = [features(dataset, item) for item in items]
     return columns | {name: np.array([one[name] for one in found]) for name in found[0]}
