@@ -17,7 +17,11 @@ from .files import read_safetensors, write_safetensors
 from .model.mmdiff import MMDiff
 from .photo import prepare_photos
 
-FORMAT = 1
+FORMAT = 2
+"""What is written. Format 1, which is read too, has neither photos nor faces."""
+
+_OPTIONAL = ("region", "photos", "faces")
+"""Tensors that a subject may lack."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Subject:
     source: content hash of the checkpoint that encoded it.
     region: (H, W), where in the picture it may act, or None for everywhere; it is brought into [0, 1].
     start_percent, end_percent: its share of sampling, 0 the first step, 1 the last.
+    photos: (references, 3, S, S) uint8, as prepared; faces: (references, D_id) their face vectors, length 1, where
+    there were any. By them the subject is found again in a picture; None in one of format 1.
     """
 
     name: str
@@ -39,6 +45,8 @@ class Subject:
     region: Tensor | None = None
     start_percent: float = 0.0
     end_percent: float = 1.0
+    photos: Tensor | None = None
+    faces: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None:  # masks come from nodes that blur, invert and add them
@@ -87,19 +95,26 @@ def encode_subject(
     tokens = heads.subject(identity, vision.patches(seen))
     entity = embeddings[0] if spec.entity_references == "first" else embeddings.mean(dim=0)
     return Subject(
-        name=name, weight=weight, tokens=tokens.flatten(0, 1), entity=heads.entities(entity), source=mmdiff.source
+        name=name,
+        weight=weight,
+        tokens=tokens.flatten(0, 1),
+        entity=heads.entities(entity),
+        source=mmdiff.source,
+        photos=(photos * 255).round().byte().cpu(),
+        faces=None if face is None else face.embeds.cpu(),
     )
 
 
 def save_subject(subject: Subject, path: Path) -> None:
     """Write a subject as safetensors; a failed write leaves an older file whole."""
     tensors = {"tokens": subject.tokens, **{f"entity.{key}": value for key, value in subject.entity.items()}}
-    if subject.region is not None:
-        tensors["region"] = subject.region
+    for name in _OPTIONAL:
+        if getattr(subject, name) is not None:
+            tensors[name] = getattr(subject, name)
     fields = {
         field.name: getattr(subject, field.name)
         for field in dataclasses.fields(Subject)
-        if field.name not in ("tokens", "entity", "region")
+        if field.name not in ("tokens", "entity", *_OPTIONAL)
     }
     write_safetensors(path, tensors, {"mmdiff_subject": json.dumps({"format": FORMAT, **fields})})
 
@@ -114,15 +129,15 @@ def load_subject(path: Path) -> Subject:
         found = fields.pop("format")
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise MMDiffError(f"{path} is a saved subject with values that are not numbers. Encode and save it again.")
-        if found == FORMAT:
+        if found in (1, FORMAT):
             return Subject(
                 tokens=tensors["tokens"],
                 entity={key[len("entity.") :]: value for key, value in tensors.items() if key.startswith("entity.")},
-                region=tensors.get("region"),
+                **{name: tensors.get(name) for name in _OPTIONAL},
                 **fields,
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MMDiffError(
             f"{path} is a saved subject with parts missing or unknown ({type(error).__name__}: {error}). Save it again."
         ) from error
-    raise MMDiffError(f"{path} is a subject of format {found}, this version reads format {FORMAT}; update the pack.")
+    raise MMDiffError(f"{path} is a subject of format {found}, this version reads 1 to {FORMAT}; update the pack.")

@@ -16,8 +16,8 @@ class SaveSubject(types.Node):
             node_id="MMDiffSaveSubject",
             display_name="Save Subject",
             category=types.CATEGORY,
-            description="Saves an encoded subject as safetensors in models/mmdiff/subjects. Only what was encoded is "
-            "saved, not the photos.",
+            description="Saves an encoded subject as safetensors in models/mmdiff/subjects. What was encoded is saved, "
+            "and the photos as small as the encoder saw them, so that it can be shown and found again.",
             search_aliases=["save embeds", "store identity"],
             is_output_node=True,
             inputs=[

@@ -201,6 +201,21 @@ def test_a_saved_subject_comes_back(subject, tmp_path, changes):
             assert a == b
 
 
+def test_a_subject_keeps_its_photos_and_faces(make, photos, face, tmp_path):
+    """Also for a checkpoint that reads no face; by them the subject is found again."""
+    for mmdiff in (make(identity="face", photo_size=8), make()):
+        kept = encode(mmdiff, photos, face)
+        assert torch.equal(kept.photos, (photos * 255).round().byte()) and torch.equal(kept.faces, face.embeds)
+    assert encode(make(), photos).faces is None
+
+
+def test_a_subject_of_the_first_format_still_loads(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"tokens": torch.ones(4, 16)}, path, {"mmdiff_subject": json.dumps(FIELDS)})
+    found = load_subject(path)
+    assert (found.photos, found.faces) == (None, None) and torch.equal(found.tokens, torch.ones(4, 16))
+
+
 def test_a_subject_remembers_its_checkpoint(make, photos, tmp_path):
     for source in ("one", "another"):
         save_subject(encode(make(source=source), photos), tmp_path / f"{source}.safetensors")
@@ -236,8 +251,8 @@ FIELDS = {"format": 1, "name": "Ada", "weight": 1.0, "source": "a hash"}
         ({"mmdiff": "{}"}, "is a safetensors file but not a saved subject; choose one that Save Subject wrote"),
         (None, "is a safetensors file but not a saved subject"),
         (
-            {"mmdiff_subject": json.dumps({**FIELDS, "format": 2})},
-            "is a subject of format 2, this version reads format 1",
+            {"mmdiff_subject": json.dumps({**FIELDS, "format": 3})},
+            "is a subject of format 3, this version reads 1 to 2",
         ),
         ({"mmdiff_subject": "{"}, "is a saved subject with parts missing or unknown"),
         ({"mmdiff_subject": "[]"}, "parts missing or unknown"),

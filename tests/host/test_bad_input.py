@@ -841,7 +841,7 @@ def test_a_subject_file_that_is_none(pack, folder, own, people, refused, content
 
 FIELDS = {
     "no JSON": (None, "parts missing or unknown"),
-    "newer format": ({"format": 2}, "format 2, this version reads format 1; update the pack"),
+    "newer format": ({"format": 3}, "format 3, this version reads 1 to 2; update the pack"),
     "no format": ({"format": ...}, "parts missing or unknown (KeyError: 'format')"),
     "no name": ({"name": ...}, "'name'"),
     "unknown field": ({"pose": 1}, "'pose'"),
