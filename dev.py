@@ -52,6 +52,11 @@ def test(*options: str) -> None:
         run(python, "-m", "pytest", "tests/host", "tests/web", *options, COMFYUI_DIR=str(host))
 
 
+def demo(*options: str) -> None:
+    """In the folder it was called from, which relative paths are relative to."""
+    run(own_python(), "-m", "mmdiff_core", "demo", *options, folder=Path.cwd(), PYTHONPATH=str(ROOT))
+
+
 def wheel() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -65,7 +70,7 @@ def wheel() -> None:
 if __name__ == "__main__":
     command, *rest = sys.argv[1:] or ["--help"]
     if command == "demo":
-        run(own_python(), "-m", "mmdiff_core", "demo", *rest)
+        demo(*rest)
     elif command == "test":
         test(*rest)
     elif command == "wheel":

@@ -16,7 +16,7 @@ from .types import Detections
 
 DETECTOR, RECOGNISER = "det_10g.onnx", "w600k_r50.onnx"
 SOURCE = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
-PROVIDERS = ["CPUExecutionProvider"]  # the GPU's memory stays with the pictures
+GPU, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,17 @@ class FaceModels:
     embed: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
-    def load(cls, detector_file: Path, recogniser_file: Path) -> FaceModels:
-        """Open both files. Raises MMDiffError where one is not a network, or the packages to run them are missing."""
+    def load(cls, detector_file: Path, recogniser_file: Path, on_gpu: bool = False) -> FaceModels:
+        """Open both files. on_gpu: run them there if there is one; not where its memory is for making pictures.
+
+        Raises MMDiffError where one is not a network, or the packages to run them are missing."""
         for file in (detector_file, recogniser_file):
             refuse_impostors(file)
         try:
             from insightface import model_zoo
         except Exception:  # it is often installed and broken (built for another numpy); the other way needs none of it
-            return _with_onnxruntime(detector_file, recogniser_file)
-        return _with_insightface(model_zoo.get_model, detector_file, recogniser_file)
+            return _with_onnxruntime(detector_file, recogniser_file, on_gpu)
+        return _with_insightface(model_zoo.get_model, detector_file, recogniser_file, on_gpu)
 
 
 def find_files(folders: Sequence[Path]) -> tuple[Path, Path]:
@@ -61,7 +63,7 @@ def _found(name: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _with_onnxruntime(detector_file: Path, recogniser_file: Path) -> FaceModels:
+def _with_onnxruntime(detector_file: Path, recogniser_file: Path, on_gpu: bool) -> FaceModels:
     try:
         from onnxruntime import InferenceSession
     except ImportError as error:
@@ -70,16 +72,23 @@ def _with_onnxruntime(detector_file: Path, recogniser_file: Path) -> FaceModels:
             "onnxruntime` with the Python that runs this program, and start it again."
         ) from error
     detecting, recognising = (
-        _opened(partial(InferenceSession, providers=PROVIDERS), file) for file in (detector_file, recogniser_file)
+        _opened(partial(InferenceSession, providers=_providers(on_gpu)), file)
+        for file in (detector_file, recogniser_file)
     )
     return FaceModels(partial(detector.detect, detecting), partial(recogniser.embed, recognising))
 
 
-def _with_insightface(get_model: Callable, detector_file: Path, recogniser_file: Path) -> FaceModels:
+def _providers(on_gpu: bool) -> list[str]:
+    import onnxruntime
+
+    return [GPU, CPU] if on_gpu and GPU in onnxruntime.get_available_providers() else [CPU]
+
+
+def _with_insightface(get_model: Callable, detector_file: Path, recogniser_file: Path, on_gpu: bool) -> FaceModels:
     # A file opened by its path: FaceAnalysis would also open the three other networks of the folder, and download all
     # of them to a folder that it does not find.
     detecting, recognising = (
-        _opened(partial(get_model, providers=PROVIDERS), file) for file in (detector_file, recogniser_file)
+        _opened(partial(get_model, providers=_providers(on_gpu)), file) for file in (detector_file, recogniser_file)
     )
     detecting.prepare(ctx_id=-1, det_thresh=detector.THRESHOLD, nms_thresh=detector.OVERLAP)
 

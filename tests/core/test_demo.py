@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,19 @@ def test_a_folder_that_cant_be_written_is_named_before_anything_is_drawn(tmp_pat
     (tmp_path / "out").write_text("a file")
     done = call("--out", tmp_path / "out")
     assert done.returncode == 1 and "--out" in done.stderr and "picture/s" not in done.stderr, done.stderr
+
+
+def test_the_readmes_command_takes_paths_from_where_it_is_called(tmp_path, monkeypatch):
+    import dev
+
+    asked = []
+    monkeypatch.setattr(dev, "own_python", lambda: sys.executable)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **options: asked.append(options) or SimpleNamespace(returncode=0)
+    )
+    monkeypatch.chdir(tmp_path)
+    dev.demo("--image", "mine.png")
+    assert asked[0]["cwd"] == tmp_path and asked[0]["env"]["PYTHONPATH"] == str(ROOT)
 
 
 def test_it_fits_where_it_is_shipped():

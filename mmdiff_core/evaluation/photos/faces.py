@@ -25,7 +25,7 @@ class Faces:
     @classmethod
     def load(cls, folder: Path) -> Faces:
         """Raises MMDiffError where the folder lacks the detector or the recogniser."""
-        return cls(FaceModels.load(*find_files([folder])))
+        return cls(FaceModels.load(*find_files([folder]), on_gpu=True))
 
     def vectors(self, picture: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] to (F, D) of length 1, the surest face first."""
