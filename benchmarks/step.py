@@ -177,7 +177,8 @@ def ours(pack: dict[str, type], base: str, unet: Any) -> dict[str, Call]:
             tokens = torch.randn(count, 4, full_size.UNETS[base]["context_dim"])
             subjects = tuple(core.Subject(f"{n}", 1.0, tokens[n], {}, "benchmark") for n in range(count))
             words = tuple((5 + 2 * n,) for n in range(count))
-            binding = text.Binding(f"{separation} {count}", mmdiff, subjects, words)
+            others = tuple(place for place in range(1, 26) if (place,) not in words)  # a prompt of 25 tokens
+            binding = text.Binding(f"{separation} {count}", mmdiff, subjects, words, (), others)
             model = applied(pack, binding, unet, WEIGHT, separation)
             calls[binding.id] = Call(model, *conditioning(base, binding.id))
     return calls

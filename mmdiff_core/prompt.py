@@ -124,7 +124,12 @@ def bind_prompt(prompt: str, names: Sequence[str]) -> BoundPrompt:
 
 
 def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
-    """The last token of each entity word, in one encoder's tokens.
+    """The last token of each entity word, in one encoder's tokens; raises as `locate_words` does."""
+    return [word[-1] for word in locate_words(bound, tokenize)]
+
+
+def locate_words(bound: BoundPrompt, tokenize: Tokenize) -> list[list[TokenPosition]]:
+    """All tokens of each entity word, in one encoder's tokens.
 
     Each word is found by tokenizing the prompt once more with a marker put behind it, so weights, embeddings and long
     prompts are the tokenizer's business. Raises MMDiffError for a marker inside a word, and for a word without tokens.
@@ -151,12 +156,13 @@ def locate(bound: BoundPrompt, tokenize: Tokenize) -> list[TokenPosition]:
                 f"The marker after '{entity.word}' stands inside a word of the prompt '{bound.text}'; "
                 "put it behind the whole word."
             )
-        if before == split(entity.end - len(entity.word))[0]:
+        start, _ = split(entity.end - len(entity.word))
+        if before == start:
             raise MMDiffError(
                 f"The text encoder reads nothing where the prompt says '{entity.word}', so no subject can be bound to "
                 "it. If it is an embedding, its file is missing or is for another base model; use another word."
             )
-        located.append(positions[before - 1][1])
+        located.append([position for _, position in positions[start:before]])
     return located
 
 

@@ -36,7 +36,8 @@ class ApplyAttention(types.Node):
                     default="reference",
                     optional=True,
                     tooltip="reference: all subjects share one attention, as trained. by word: each subject acts where "
-                    "the prompt looks for its word, which helps against mixing where a checkpoint never saw pairs.",
+                    "the prompt looks for its word and keeps out of where it looks for other words, <|nobody|> above "
+                    "all. It helps against mixing, and against extras who look like the subject.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],

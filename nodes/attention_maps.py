@@ -9,6 +9,7 @@ from .host.maps import attention_maps
 PIXELS = 256
 LABEL = 20
 FONT = ImageFont.load_default()
+BRIGHT = 3  # times the mean of the picture
 
 
 class AttentionMaps(types.Node):
@@ -21,7 +22,7 @@ class AttentionMaps(types.Node):
             display_name="Preview Attention Maps",
             category=types.CATEGORY,
             description="Shows, after sampling, what each subject's word and photo attended to. Use it to see why two "
-            "subjects mix: their maps should not lie on top of each other.",
+            "subjects mix: their maps should not lie on top of each other. By word, it shows each subject's gate too.",
             search_aliases=["debug", "attention", "heatmap", "why is my subject missing"],
             is_output_node=True,
             inputs=[
@@ -45,11 +46,12 @@ class AttentionMaps(types.Node):
     @classmethod
     def execute(cls, model, binding, positive, latent, percent) -> io.NodeOutput:
         maps = attention_maps(model, positive, binding, latent, percent)
+        maps[:, 2:] *= BRIGHT  # a gate of 1 is white
         names = [subject.name for subject in binding.subjects]
         panels = [
             _panel(one, f"{number} {name if _drawable(name) else ''}: {what}")
-            for number, (name, pair) in enumerate(zip(names, maps, strict=True), 1)
-            for one, what in zip(pair, ("its word", "its photo"), strict=True)
+            for number, (name, own) in enumerate(zip(names, maps, strict=True), 1)
+            for one, what in zip(own, ("its word", "its photo", "its gate"), strict=False)
         ]
         batch = torch.stack(panels)
         # Beside the pictures, where the page has a font for every script.
@@ -63,9 +65,9 @@ def _drawable(name: str) -> bool:
 
 
 def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
-    """(H, W) map to a labelled picture (PIXELS + LABEL, width, 3) in [0, 1]: black is 0, white three times the mean."""
+    """(H, W) map to a labelled picture (PIXELS + LABEL, width, 3) in [0, 1]: black is 0, white BRIGHT."""
     height, width = values.shape
-    brightness = (values.clamp(0, 3) / 3 * 255).byte().numpy()
+    brightness = (values.clamp(0, BRIGHT) / BRIGHT * 255).byte().numpy()
     heat = Image.fromarray(brightness).resize((round(PIXELS * width / height), PIXELS), Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (heat.width, PIXELS + LABEL))
     panel.paste(heat, (0, LABEL))

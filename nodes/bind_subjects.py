@@ -33,7 +33,8 @@ class BindSubjects(types.Node):
                     multiline=True,
                     dynamic_prompts=True,
                     default="a photo of a man<|subj|> on the beach",
-                    tooltip="<|subj|> after a word binds it to the next subject, <|subj:NAME|> to the named one.",
+                    tooltip="<|subj|> after a word binds it to the next subject, <|subj:NAME|> to the named one; "
+                    "<|nobody|> keeps the subjects away from it, with separation by word.",
                 ),
                 io.String.Input(
                     "negative_prompt",

@@ -14,8 +14,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-SHARPNESS = 2.0
+SHARPNESS = 3.0
 """Exponent of the word maps before they compete for a pixel: a word's map is seldom more than three times its mean."""
+ENOUGH = 2 / 3
+"""The share of a pixel from which subjects have all of it; words like "a" and "on" look at what stands beside them."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -42,24 +44,30 @@ def _bias(reach: Tensor) -> Tensor:
 
 
 def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) -> Tensor:
-    """Where the text branch attends to each subject's entity words.
+    """Where the text branch attends to each of W words.
 
-    q: (B, N, H d); k: (B, L, H d) of the text; words: for each of S subjects the positions of its words in the text.
-    Returns (B, N, S): attention probability, averaged over heads, summed over a subject's words.
+    q: (B, N, H d); k: (B, L, H d) of the text; words: for each word, or all words of a subject, its positions in the
+    text. Returns (B, N, W): attention probability, averaged over heads, summed over positions.
     """
     q, k = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k))
     attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
-    return torch.stack([sum(attention[:, :, position] for position in positions) for positions in words], dim=-1)
+    chosen = torch.zeros(attention.shape[-1], len(words))
+    for word, positions in enumerate(words):
+        chosen[list(positions), word] = 1
+    return attention @ chosen.to(attention.device)
 
 
-def word_gates(maps: Tensor) -> Tensor:
-    """(B, N, S) word maps to (B, N, S) gates that sum to 1 at every pixel: each map over its own mean, sharpened.
+def word_gates(maps: Tensor, subjects: int) -> Tensor:
+    """(B, N, W) word maps, the first S of them of subjects, to (B, N, S) gates: how far each subject may act.
 
-    Computed from logarithms, as a softmax, so that the sum holds where no word is looked for at all.
+    Each map counts over its own mean, sharpened, and all share the pixel. So subjects keep out of what other words are
+    looked for at, and have the pixel for themselves where they have ENOUGH of it. In a prompt without other words the
+    gates sum to 1 everywhere. Computed from logarithms, as a softmax, so that this holds where no word is looked for.
     """
     tiny = torch.finfo(maps.dtype).tiny
     relative = maps / maps.mean(dim=1, keepdim=True).clamp_min(tiny)
-    return (SHARPNESS * relative.clamp_min(tiny).log()).softmax(dim=-1)
+    own = (SHARPNESS * relative.clamp_min(tiny).log()).softmax(dim=-1)[..., :subjects]
+    return own / own.sum(dim=-1, keepdim=True).clamp_min(ENOUGH)
 
 
 def gated_subject_term(

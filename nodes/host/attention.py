@@ -30,6 +30,8 @@ from .tell import warn
 from .text import Binding
 
 KEY = "mmdiff"
+NOBODY = 4
+"""How many other words a word marked with <|nobody|> counts for, where it competes with subjects."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
     mmdiff = binding.mmdiff.core
     layers = check_base(model, mmdiff)
     model = model.clone()
+    if binding.nobody and not by_word:
+        logging.warning(
+            "MM-Diff: the prompt has words marked with <|nobody|>, which acts where separation is 'by word'; on this "
+            "Apply MM-Diff Attention it is 'reference'."
+        )
     before: tuple[Applied, ...] = model.get_attachment(KEY) or ()
     if all(one.binding.mmdiff.core.source != mmdiff.source for one in before):
         patch_unet(model, mmdiff, layers)
@@ -246,10 +253,22 @@ class BoundSlot:
         active = tuple((n, self.call.active[n]) for n in meaning.bindings if n in self.call.active)
         k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, active, q, self.call.patcher))
         subjects = [run.applied[n].binding.subjects[i] for n, indices in active for i in indices]
-        words = [run.applied[n].binding.words[i] for n, indices in active for i in indices]
         sizes = [len(subject.tokens) for subject in subjects]
         limits = reach(subjects, sizes, block, places, run.latent_size, q)
         if not (meaning.words and any(run.applied[n].by_word for n, _ in active)):
             return subject_term(q, k, v, heads, limits)
-        gates = word_gates(word_maps(q, k_text, words, heads))
+        ((number, indices),) = active  # a conditioning's words are those of one binding
+        gates = gates_by_word(run.applied[number].binding, indices, q, k_text, heads)
         return gated_subject_term(q, k, v, heads, sizes, gates, limits)
+
+
+def gates_by_word(binding: Binding, active: Sequence[int], q: Tensor, k_text: Tensor, heads: int) -> Tensor:
+    """(B, N, A) in [0, 1], how far each active subject may act on each pixel, by where the prompt looks for its word.
+
+    It competes with the rest of the prompt, with words marked with <|nobody|> above all, and with the words of subjects
+    that are not active now. q: (B, N, H d); k_text: (B, L, H d), of which a node may have cut some.
+    """
+    own = [binding.words[index] for index in active]
+    idle = [words for index, words in enumerate(binding.words) if index not in active]
+    rest = [(place,) for place in (*binding.others, *binding.nobody * NOBODY) if place < k_text.shape[1]]
+    return word_gates(word_maps(q, k_text, [*own, *idle, *rest], heads), len(own))

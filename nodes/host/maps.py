@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...mmdiff_core import MMDiffError
 from ...mmdiff_core.model.attention import subject_term, word_maps
-from .attention import KEY, Run
+from .attention import KEY, Applied, Run, gates_by_word
 from .base import Layer, attention_layers
 from .regions import reach
 from .rows import places
@@ -23,10 +23,11 @@ from .text import Binding, Conditioning
 class Recorder:
     """Sits in one cross-attention slot, passes on what was there, and adds what it saw to the total of all slots."""
 
-    def __init__(self, layer: Layer, occupant: Any, binding: Binding, model: ModelPatcher, total: Tensor) -> None:
+    def __init__(self, layer: Layer, occupant: Any, applied: Applied, model: ModelPatcher, total: Tensor) -> None:
         self.layer = layer
         self.occupant = occupant
-        self.binding = binding
+        self.applied = applied
+        self.binding = applied.binding
         self.model = model
         self.total = total
 
@@ -36,27 +37,40 @@ class Recorder:
             out = self.occupant(q, k, v, extra_options)
         else:
             out = optimized_attention(q, k, v, heads, attn_precision=extra_options.get("attn_precision"))
+        run: Run = extra_options[KEY]
+        number = run.applied.index(self.applied)
+        active = run.active(number, float(extra_options["sigmas"][0]))
         words = word_maps(q, k, self.binding.words, heads)
-        photos = self._photos(q, out, heads, extra_options)
+        photos = self._photos(q, out, run, number, active, extra_options)
+        gates = torch.zeros_like(photos)
+        if self.applied.by_word and active:
+            gates[..., list(active)] = gates_by_word(self.binding, active, q, k, heads).to(gates)
+            photos = photos * gates
         maps = torch.stack([words, photos], dim=-1).mean(dim=0)  # (N, S, 2)
         maps = maps / maps.mean(dim=0, keepdim=True).clamp_min(1e-12)
+        maps = torch.cat([maps, gates.mean(dim=0)[..., None]], dim=-1)
         maps = maps.permute(1, 2, 0).unflatten(-1, tuple(extra_options["activations_shape"][-2:])).float()
         self.total += nn.functional.interpolate(maps, self.total.shape[-2:], mode="bilinear")
         return out
 
-    def _photos(self, q: Tensor, text: Tensor, heads: int, extra_options: dict[str, Any]) -> Tensor:
+    def _photos(
+        self,
+        q: Tensor,
+        text: Tensor,
+        run: Run,
+        number: int,
+        active: tuple[int, ...],
+        extra_options: dict[str, Any],
+    ) -> Tensor:
         """(B, N, S) size of each subject's own term beside the text's, 0 where the subject is not active."""
-        run: Run = extra_options[KEY]
-        number = next(n for n, one in enumerate(run.applied) if one.binding.id == self.binding.id)
-        active = run.active(number, float(extra_options["sigmas"][0]))
         sizes = q.new_zeros(*q.shape[:2], len(self.binding.subjects))
         block = extra_options["activations_shape"][-2:]
+        whole = places(run.latent_size, q.device)
         for subject in active:
             alone = ((number, (subject,)),)
             k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, alone, q, self.model))
-            whole = places(run.latent_size, q.device)
             limits = reach([self.binding.subjects[subject]], [k.shape[1]], block, whole, run.latent_size, q)
-            term = subject_term(q, k, v, heads, limits)
+            term = subject_term(q, k, v, self.layer.attention.heads, limits)
             sizes[..., subject] = term.norm(dim=-1) / text.norm(dim=-1).clamp_min(1e-12)
         return sizes
 
@@ -64,13 +78,15 @@ class Recorder:
 def attention_maps(
     model: ModelPatcher, positive: Conditioning, binding: Binding, latent: dict[str, Any], percent: float
 ) -> Tensor:
-    """(S, 2, H, W): for each subject, relative to the mean of the picture, where the prompt attended to its word and
-    where its photo acted, at the latent's resolution, over all cross-attention layers.
+    """(S, 3, H, W): for each subject, relative to the mean of the picture, where the prompt attended to its word and
+    where its photo acted, and in [0, 1] how far separation by word let it act, at the latent's resolution, over all
+    cross-attention layers. Without separation by word there are the first two.
 
     The finished latent is noised to `percent` of sampling and denoised once with the positive prompt alone. Raises
     MMDiffError where the binding is not on the model.
     """
-    if binding.id not in [one.binding.id for one in model.get_attachment(KEY) or ()]:
+    applied = next((one for one in model.get_attachment(KEY) or () if one.binding.id == binding.id), None)
+    if applied is None:
         raise MMDiffError(
             "Preview Attention Maps: the model does not carry this binding. Connect the model that comes from Apply "
             "MM-Diff Attention with the same binding; a merge keeps the subjects of its first model alone."
@@ -82,16 +98,16 @@ def attention_maps(
         )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     model = model.clone()
-    total = torch.zeros(len(binding.subjects), 2, *samples.shape[-2:], device=model.load_device)
+    total = torch.zeros(len(binding.subjects), 3, *samples.shape[-2:], device=model.load_device)
     layers = [layer for layer in attention_layers(model.model.diffusion_model) if layer.cross]
     slots = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     for layer in layers:
         occupant = slots.get(layer.slot, slots.get(layer.slot[:2]))
-        model.set_model_attn2_replace(Recorder(layer, occupant, binding, model, total), *layer.slot)
+        model.set_model_attn2_replace(Recorder(layer, occupant, applied, model, total), *layer.slot)
     sampling = model.get_model_object("model_sampling")
     sigmas = torch.tensor([min(sampling.percent_to_sigma(percent), float(sampling.sigma_max)), 0.0])
     noise = comfy.sample.prepare_noise(samples, 0, latent.get("batch_index"))
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(noise, samples, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True)
-    return (total / len(layers)).cpu()
+    return (total / len(layers)).cpu()[:, : 3 if applied.by_word else 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -12,8 +13,8 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...mmdiff_core import MMDiffError, Subject, bind_prompt, locate
-from ...mmdiff_core.prompt import BoundPrompt, TokenPosition, find_markers
+from ...mmdiff_core import MMDiffError, Subject, bind_prompt
+from ...mmdiff_core.prompt import BoundPrompt, TokenPosition, find_markers, locate_words
 from .lora import patch_text_encoders
 from .model import HostedMMDiff
 
@@ -31,23 +32,43 @@ class Binding:
     """Subjects bound to words of one prompt; what an MMDIFF_BINDING socket carries.
 
     id: the conditioning made with it carries the same; it comes from what was bound, so that a node which runs again
-    makes the same binding. words: for each subject, the positions of its entity words in the UNet's context.
+    makes the same binding. Positions in the UNet's context: words, for each subject those of its entity words; nobody,
+    those of words marked so; others, those of all tokens that are part of no such word.
     """
 
     id: str
     mmdiff: HostedMMDiff
     subjects: tuple[Subject, ...]
     words: tuple[tuple[int, ...], ...]
+    nobody: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class BoundTokens:
-    """Both prompts in the host's tokens, and where the entity words stand in them, per encoder."""
+    """Both prompts in the host's tokens, and where the tokens of each entity word stand in them, per encoder."""
 
     prompt: BoundPrompt
     positive: Tokens
     negative: Tokens
-    positions: dict[str, list[TokenPosition]]
+    words: dict[str, list[list[TokenPosition]]]
+    others: tuple[int, ...]
+    """Where the UNet's context has tokens that are part of no entity word, neither start, end nor padding."""
+
+    @property
+    def positions(self) -> dict[str, list[TokenPosition]]:
+        """The token of each entity word that stands for all of it: the last one."""
+        return {encoder: [word[-1] for word in words] for encoder, words in self.words.items()}
+
+    def in_context(self, subject: int | None) -> tuple[int, ...]:
+        """Where the UNet's context has a subject's entity words, or nobody's."""
+        first = next(iter(self.words))
+        length = len(self.positive[first][0])
+        return tuple(
+            position.chunk * length + position.index
+            for entity, position in zip(self.prompt.entities, self.positions[first], strict=True)
+            if entity.subject == subject
+        )
 
 
 def bind(
@@ -72,17 +93,14 @@ def bind(
     bound = bind_prompt(prompt, [subject.name for subject in subjects])
     clip = patch_text_encoders(clip, mmdiff.core)
     tokens = _tokens(clip, bound, negative_prompt)
-    first = next(iter(tokens.positions))
-    length = len(tokens.positive[first][0])
-    words = tuple(
-        tuple(
-            position.chunk * length + position.index
-            for entity, position in zip(bound.entities, tokens.positions[first], strict=True)
-            if entity.subject == index
-        )
-        for index in range(len(subjects))
+    binding = Binding(
+        id=_content_id(mmdiff, bound, subjects),
+        mmdiff=mmdiff,
+        subjects=tuple(subjects),
+        words=tuple(tokens.in_context(index) for index in range(len(subjects))),
+        nobody=tokens.in_context(None),
+        others=tokens.others,
     )
-    binding = Binding(_content_id(mmdiff, bound, subjects), mmdiff, tuple(subjects), words)
     comfy.model_management.load_models_gpu([mmdiff.patcher, clip.patcher])
     positive: Conditioning = []
     negative: Conditioning = []
@@ -143,20 +161,21 @@ def _check(mmdiff: HostedMMDiff, clip: CLIP, subjects: list[Subject]) -> None:
 
 
 def _tokens(clip: CLIP, bound: BoundPrompt, negative_prompt: str) -> BoundTokens:
-    def without_word_ids(tokens: dict) -> Tokens:
-        return {name: [[token[:2] for token in chunk] for chunk in chunks] for name, chunks in tokens.items()}
+    def tokenize(text: str, encoder: str) -> list[list[Any]]:
+        chunks = clip.tokenize(text, return_word_ids=True)[encoder]
+        return [[token if word else None for token, _, word in chunk] for chunk in chunks]
 
-    positive = clip.tokenize(bound.text, return_word_ids=True)
-    positions = {}
-    for encoder in positive:
-
-        def tokenize(text: str, encoder: str = encoder) -> list[list[Any]]:
-            chunks = clip.tokenize(text, return_word_ids=True)[encoder]
-            return [[token if word else None for token, _, word in chunk] for chunk in chunks]
-
-        positions[encoder] = locate(bound, tokenize)
-    negative = clip.tokenize(negative_prompt, return_word_ids=True)
-    return BoundTokens(bound, without_word_ids(positive), without_word_ids(negative), positions)
+    positive = clip.tokenize(bound.text)
+    words = {encoder: locate_words(bound, partial(tokenize, encoder=encoder)) for encoder in positive}
+    first = next(iter(positive))
+    entities = {position for word in words[first] for position in word}
+    context = [
+        (TokenPosition(chunk, index), token)
+        for chunk, tokens in enumerate(tokenize(bound.text, first))
+        for index, token in enumerate(tokens)
+    ]
+    others = [place for place, (at, token) in enumerate(context) if token is not None and at not in entities]
+    return BoundTokens(bound, positive, clip.tokenize(negative_prompt), words, tuple(others))
 
 
 def _stretches(subjects: list[Subject]) -> list[tuple[float, float, frozenset[int]]]:

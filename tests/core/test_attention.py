@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmdiff_core import multimodal_cross_attention, subject_term
-from mmdiff_core.model.attention import attend, gated_subject_term, word_gates, word_maps
+from mmdiff_core.model.attention import ENOUGH, attend, gated_subject_term, word_gates, word_maps
 from mmdiff_core.model.lora import lora_tree
 
 ROWS, PIXELS, HEADS, WIDTH, CONTEXT, WORDS = 3, 6, 2, 8, 10, 5
@@ -186,7 +186,7 @@ MAPS = st.lists(st.lists(st.just(0.0) | st.floats(1e-6, 1), min_size=3, max_size
 
 @given(MAPS)
 def test_gates_sum_to_one_at_every_pixel(maps):
-    gates = word_gates(maps)
+    gates = word_gates(maps, 3)
     assert gates.shape == maps.shape and gates.isfinite().all() and gates.min() >= 0
     assert close(gates.sum(dim=-1), torch.ones(maps.shape[:2]))
 
@@ -194,22 +194,38 @@ def test_gates_sum_to_one_at_every_pixel(maps):
 @given(MAPS)
 def test_gates_do_not_know_the_order_of_subjects(maps):
     order = [2, 0, 1]
-    assert close(word_gates(maps[..., order]), word_gates(maps)[..., order])
+    assert close(word_gates(maps[..., order], 3), word_gates(maps, 3)[..., order])
 
 
 @given(MAPS, st.floats(0.01, 1))
 def test_a_word_that_is_weak_everywhere_loses_nothing(maps, factor):
     """A map counts over its own mean."""
-    assert close(word_gates(maps * torch.tensor([factor, 1, 1])), word_gates(maps))
+    assert close(word_gates(maps * torch.tensor([factor, 1, 1]), 2), word_gates(maps, 2))
+
+
+@given(MAPS)
+def test_other_words_take_from_all_subjects_alike(maps):
+    """Never more than one, and all of the pixel where the others have a third of it or less."""
+    alone, beside = word_gates(maps[..., :2], 2), word_gates(maps, 2)
+    left = beside.sum(dim=-1, keepdim=True)
+    assert close(beside, alone * left) and left.max() <= 1 + 1e-6
+    third = word_gates(maps, 3)[..., 2:]
+    assert close(left, ((1 - third) / ENOUGH).clamp(max=1))
+
+
+def test_one_subject_keeps_out_of_where_another_word_is_looked_for():
+    maps = torch.tensor([[[0.4, 0.1, 0.2], [0.1, 0.4, 0.2], [0.1, 0.1, 0.2]]])
+    own, other, neither = word_gates(maps, 1)[0, :, 0].tolist()
+    assert own == 1 and other < 0.1 and neither < 0.5
 
 
 def test_gates_where_no_word_is_looked_for():
-    assert close(word_gates(torch.zeros(1, 4, 3)), torch.full((1, 4, 3), 1 / 3))
+    assert close(word_gates(torch.zeros(1, 4, 3), 2), torch.full((1, 4, 2), 1 / 2))
 
 
 def test_a_pixel_goes_to_the_word_it_looks_for():
     maps = torch.tensor([[[0.4, 0.1], [0.1, 0.4], [0.2, 0.2]]])
-    gates = word_gates(maps)[0]
+    gates = word_gates(maps, 2)[0]
     assert gates[0, 0] > 0.9 and gates[1, 1] > 0.9 and close(gates[2], torch.tensor([0.5, 0.5]))
 
 

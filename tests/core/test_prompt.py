@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from mmdiff_core import MMDiffError, bind_prompt, locate
+from mmdiff_core.prompt import locate_words
 
 ADA_BO = ["Ada", "Bo"]
 
@@ -251,6 +252,13 @@ def test_the_token_before_the_marker_in_any_writing(prompt, names, before):
             at(prompt, names)
     else:
         assert at(prompt, names) == [(0, sum(len(tokens_of(part)) for part in WEIGHT.split(before)))]
+
+
+def test_all_tokens_of_a_word_are_its_own():
+    long, rest = len(tokens_of("sub")), len(tokens_of("and woman"))
+    subject, nobody = locate_words(bind_prompt("man sub<|subj|> and woman<|nobody|>", ["Ada"]), tokenize)
+    assert [position.index for position in subject] == list(range(2, 2 + long))
+    assert nobody[-1].index == 1 + long + rest
 
 
 def test_nobodys_word_is_located_too():

@@ -40,6 +40,18 @@ def test_a_photo_shows_only_where_and_when_it_acts(pack, pair):
     assert maps(pack, pair, 0.9).args[0][3, 20:].mean() > 0.1
 
 
+def test_by_word_a_gate_is_shown_too(pack, pair):
+    """How far a subject may act: Ada beside the words of the prompt and, from 80 % on, beside Ben; Ben not before."""
+    _, binding, positive, negative = pair
+    model = applied(pack, binding, separation="by word")
+    early, late = (maps(pack, (model, *pair[1:]), percent).args[0][:, 20:] for percent in (0.5, 0.9))
+    assert len(early) == 6
+    _, ada_photo, ada_gate, _, ben_photo, ben_gate = early
+    assert 0.1 < ada_gate.mean() < 0.9 and ada_gate.std() > 0.01
+    assert ada_photo[:, 170:].max() < 0.02, "a region limits further"
+    assert ben_photo.max() == ben_gate.max() == 0 and late[5].mean() > 0.05
+
+
 def test_looking_changes_nothing(pack, pair):
     model, _, positive, negative = pair
     before = sample(model, positive, negative)

@@ -170,8 +170,10 @@ def test_a_region_of_nothing_leaves_the_other_subject(pack, scene, alone):
 # Separation by word
 
 
-def test_by_word_with_one_subject_is_the_reference(pack, scene):
-    found = bound(pack, "Ada on the beach", [scene.ada])
+@pytest.mark.parametrize("prompt", ["Ada", "(Ada:1.2)", "tyrannosaurus<|subj|>"])
+def test_a_prompt_of_bound_words_only_is_the_reference(pack, scene, prompt):
+    """There is nothing to keep out of; the pieces of one word do not compete with each other."""
+    found = bound(pack, prompt, [scene.ada], mmdiff=scene.mmdiff)
     by_word, reference = (
         sample(applied(pack, found[2], separation=choice), *found[:2], steps=4) for choice in ("by word", "reference")
     )
@@ -180,29 +182,84 @@ def test_by_word_with_one_subject_is_the_reference(pack, scene):
 
 
 def gates(term, ada, bo):
-    """(h, w) the g with which term = g ada + (1 - g) bo, and how far that is from true."""
-    difference = ada - bo
-    g = ((term - bo) * difference).sum(dim=-1) / difference.square().sum(dim=-1)
-    return g, error(bo + g[..., None] * difference, term)
+    """(h, w) the a and b with which term = a ada + b bo, and how far that is from true."""
+    basis = torch.stack([ada, bo], dim=-1).double()
+    found = torch.linalg.lstsq(basis, term[..., None].double()).solution
+    return (*found[..., 0].unbind(-1), error(basis @ found, term[..., None]))
 
 
 def test_gates_share_out_every_pixel(pack, scene, alone):
-    """Each pixel's term is a mean of the two subjects' own terms, with weights in [0, 1] that sum to one."""
+    """Each pixel's term has a part of each subject's own. In a prompt of nothing else they sum to one, and less where
+    other words are looked for."""
     spread = []
-    for slot, term in terms(pack, scene, [scene.ada, scene.bo], separation="by word").items():
-        g, rest = gates(term, alone.ada[slot], alone.bo[slot])
-        assert rest < EQUAL
-        assert g.min() > -EQUAL and g.max() < 1 + EQUAL
-        spread.append(float(g.max() - g.min()))
+    prompts = "man<|subj:Ada|> woman<|subj:Bo|>", PROMPT
+    only, beside = (terms(pack, scene, [scene.ada, scene.bo], prompt, "by word") for prompt in prompts)
+    for slot in only:
+        a, b, rest = gates(only[slot], alone.ada[slot], alone.bo[slot])
+        assert rest < EQUAL and min(a.min(), b.min()) > -EQUAL
+        assert torch.allclose(a + b, torch.ones_like(a), atol=1e-3)
+        a, b, rest = gates(beside[slot], alone.ada[slot], alone.bo[slot])
+        assert rest < EQUAL and min(a.min(), b.min()) > -EQUAL and (a + b).min() < 0.9
+        spread.append(float(a.max() - a.min()))
     assert max(spread) > 0.1
+
+
+QUERIES, KEYS = (torch.randn(2, size, 8, generator=torch.Generator().manual_seed(size)) for size in (9, 12))
+
+
+def by_word(pack, active=(0, 1), cut=12, **words):
+    """Gates of a binding whose words stand there, for the same queries and text."""
+    binding = SimpleNamespace(**{"words": ((2,), (5,)), "nobody": (), "others": (), **words})
+    return module(pack, "nodes.host.attention").gates_by_word(binding, active, QUERIES, KEYS[:, :cut], heads=2)
+
+
+def test_the_rest_of_the_prompt_competes(pack):
+    free, beside = by_word(pack), by_word(pack, others=(1, 3))
+    left = beside.sum(dim=-1, keepdim=True)
+    assert torch.allclose(beside, free * left, atol=1e-6) and left.max() < 1 + 1e-6 and left.std() > 0.01
+
+
+def test_a_word_marked_with_nobody_takes_more(pack):
+    plain, marked = by_word(pack, others=(1, 3, 7)), by_word(pack, others=(1, 3), nobody=(7,))
+    assert (marked <= plain + 1e-6).all() and marked.sum() < 0.9 * plain.sum()
+
+
+def test_the_word_of_a_subject_that_does_not_act_now_competes(pack):
+    """Its window is over, and nobody is to take its place."""
+    assert torch.equal(by_word(pack, active=(0,)), by_word(pack, active=(0,), words=((2,),), others=(5,)))
+
+
+def test_words_that_a_node_cut_off_compete_no_more(pack):
+    assert torch.equal(by_word(pack, others=(1, 11), cut=10), by_word(pack, others=(1,), cut=10))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "nobody", "others"),
+    [
+        ("a man<|subj|> and a woman", (), (1, 3, 4, 5)),
+        ("a man<|subj|> and a woman<|nobody|>", (5,), (1, 3, 4)),
+        ("a tyrannosaurus<|subj|>, a dog", (), (1, 5, 6, 7)),
+    ],
+)
+def test_what_competes_is_every_token_of_another_word(pack, scene, prompt, nobody, others):
+    binding = bound(pack, prompt, [scene.ada], mmdiff=scene.mmdiff)[2]
+    assert (binding.nobody, binding.others) == (nobody, others)
+
+
+def test_nobody_where_it_does_not_act_is_said(pack, scene, caplog):
+    binding = bound(pack, "a man<|subj|> and a woman<|nobody|>", [scene.ada], mmdiff=scene.mmdiff)[2]
+    applied(pack, binding, separation="by word")
+    assert not caplog.records
+    applied(pack, binding, separation="reference")
+    assert "marked with <|nobody|>, which acts where separation is 'by word'" in caplog.text
 
 
 def test_gates_sum_to_one_however_sharp_the_maps(pack):
     core = module(pack, "mmdiff_core.model.attention")
     maps = torch.tensor([[[1.0, 1e-9, 0.0], [1e-9, 0.0, 0.0], [0.0, 0.0, 0.0], [1e-20, 1e-38, 0.5]]])
-    found = core.word_gates(maps)
+    found = core.word_gates(maps, 3)
     assert found.isfinite().all() and torch.allclose(found.sum(dim=-1), torch.ones(1, 4))
-    assert core.word_gates(torch.tensor([[[1e-9], [1.0], [0.0]]])).eq(1).all()
+    assert core.word_gates(torch.tensor([[[1e-9], [1.0], [0.0]]]), 1).eq(1).all()
 
 
 def test_swapped_words_swap_the_subjects(pack, scene, alone):
@@ -210,8 +267,8 @@ def test_swapped_words_swap_the_subjects(pack, scene, alone):
     first = terms(pack, scene, [scene.ada, scene.bo], PROMPT, separation="by word")
     second = terms(pack, scene, [scene.ada, scene.bo], SWAPPED, separation="by word")
     for slot in first:
-        g, _ = gates(first[slot], alone.ada[slot], alone.bo[slot])
-        swapped = g[..., None] * alone.bo[slot] + (1 - g[..., None]) * alone.ada[slot]
+        a, b, _ = gates(first[slot], alone.ada[slot], alone.bo[slot])
+        swapped = a[..., None] * alone.bo[slot] + b[..., None] * alone.ada[slot]
         assert error(second[slot], swapped) < EQUAL
     assert max(error(second[slot], first[slot]) for slot in first) > 0.1
 
