@@ -51,11 +51,6 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
     mmdiff = binding.mmdiff.core
     layers = check_base(model, mmdiff)
     model = model.clone()
-    if binding.nobody and not by_word:
-        logging.warning(
-            "MM-Diff: the prompt has words marked with <|nobody|>, which acts where separation is 'by word'; on this "
-            "Apply MM-Diff Attention it is 'reference'."
-        )
     before: tuple[Applied, ...] = model.get_attachment(KEY) or ()
     if all(one.binding.mmdiff.core.source != mmdiff.source for one in before):
         patch_unet(model, mmdiff, layers)
@@ -64,6 +59,11 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _open_run(applied)), (WrappersMP.APPLY_MODEL, _bind_call)):
         model.remove_wrappers_with_key(kind, KEY)
         model.add_wrapper_with_key(kind, KEY, wrapper)
+    if binding.nobody and not by_word:
+        logging.warning(
+            "MM-Diff: the prompt has words marked with <|nobody|>, which acts where separation is 'by word'; on this "
+            "Apply MM-Diff Attention it is 'reference'."
+        )
     return model
 
 
