@@ -60,9 +60,9 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
         model.remove_wrappers_with_key(kind, KEY)
         model.add_wrapper_with_key(kind, KEY, wrapper)
     if binding.nobody and not by_word:
-        logging.warning(
-            "MM-Diff: the prompt has words marked with <|nobody|>, which acts where separation is 'by word'; on this "
-            "Apply MM-Diff Attention it is 'reference'."
+        warn(
+            "the prompt has words marked with <|nobody|>, which acts where separation is 'by word'; on this Apply "
+            "MM-Diff Attention it is 'reference'."
         )
     return model
 
