@@ -21,3 +21,8 @@ export function* everyNode(graph) {
     if (node.subgraph) yield* everyNode(node.subgraph);
   }
 }
+
+/** The value of a node's widget by its name. */
+export function widgetValue(node, name) {
+  return node.widgets?.find((widget) => widget.name === name)?.value;
+}

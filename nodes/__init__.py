@@ -8,6 +8,7 @@ from .attention_maps import AttentionMaps
 from .bind_subjects import BindSubjects
 from .demo_subject import DemoSubject
 from .encode_subject import EncodeSubject
+from .host.routes import add_routes
 from .load import Load
 from .load_demo import LoadDemo
 from .load_subject import LoadSubject
@@ -33,4 +34,5 @@ class MMDiffExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> MMDiffExtension:
+    add_routes()
     return MMDiffExtension()

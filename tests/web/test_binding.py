@@ -1,0 +1,109 @@
+"""Who is bound to which word, while one types: chips, words to click, slips, names behind @, wildcards."""
+
+import pytest
+from pages import load, template, vue_nodes
+
+HOSTILE = '<img src=x onerror="window.pwned=1">'
+
+
+@pytest.fixture(params=[False, True], ids=["canvas", "vue nodes"])
+def prompt(page, request):
+    """The prompt's text area of the template with two demo subjects, the penguin and the fire engine."""
+    vue_nodes(page, request.param)
+    load(page, template("MM-Diff 4 - Two Subjects by Word (demo)"))
+    chip(page, "1 penguin → toy").wait_for()
+    areas = page.locator("textarea")
+    number = next(n for n in range(areas.count()) if areas.nth(n).input_value().startswith("a toy<|subj|>"))
+    return areas.nth(number)
+
+
+def chip(page, text):
+    return page.locator(".mmdiff-chip", has_text=text)
+
+
+def word(page, text):
+    return page.get_by_role("button", name=text, exact=True)
+
+
+def until(page, prompt, text):
+    page.wait_for_function("([area, text]) => area.value === text", arg=[prompt.element_handle(), text])
+
+
+def test_chips_follow_what_is_typed(page, prompt):
+    prompt.fill("a toy<|subj|> at home")
+    chip(page, "2 fire engine → no word yet").wait_for()
+    page.locator(".mmdiff-problem", has_text="No marker is left in the prompt for 'fire engine'").wait_for()
+    prompt.fill("a penguin and a fire engine")
+    chip(page, "2 fire engine → engine").wait_for()
+    assert page.locator(".mmdiff-problem").count() == 0
+
+
+def test_a_click_on_a_word_binds_and_unbinds(page, prompt):
+    prompt.fill("a toy and a car")
+    chip(page, "1 penguin → no word yet").wait_for()
+    word(page, "toy").click()
+    until(page, prompt, "a toy<|subj|> and a car")
+    word(page, "car").click()
+    until(page, prompt, "a toy<|subj|> and a car<|subj|>")
+    word(page, "toy").press("Enter")
+    until(page, prompt, "a toy and a car<|subj|>")
+
+
+def test_a_slip_is_seen_and_corrected(page, prompt):
+    prompt.fill("a toy<|sub|> and a car<|Subject|>")
+    page.get_by_role("button", name="Correct it").click()
+    until(page, prompt, "a toy<|subj|> and a car<|subj|>")
+
+
+def test_names_are_completed_behind_an_at(page, prompt):
+    prompt.fill("a toy")
+    prompt.press("End")
+    prompt.press_sequentially("@fi")
+    page.get_by_role("button", name="@fire engine").wait_for()
+    prompt.press("Tab")
+    until(page, prompt, "a toy<|subj:fire engine|>")
+
+
+def test_markup_is_text(page, prompt):
+    prompt.fill(f"a toy<|subj|> {HOSTILE} and a car<|subj:{HOSTILE}|>")
+    page.locator(".mmdiff-problem", has_text=HOSTILE).wait_for()
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_wildcard_keeps_its_markers(page, prompt):
+    prompt.fill("a {toy<|subj|>|toy<|subj|>} and a car<|subj|>")
+    posted = page.evaluate("async () => (await app.graphToPrompt()).output")
+    (sent,) = [node["inputs"]["prompt"] for node in posted.values() if node["class_type"] == "MMDiffBindSubjects"]
+    assert sent == "a toy<|subj|> and a car<|subj|>"
+    assert prompt.input_value() == "a {toy<|subj|>|toy<|subj|>} and a car<|subj|>"
+
+
+def test_a_name_follows_the_picture_until_one_is_given(page, prompt):
+    def choose(number, picture):
+        page.evaluate(
+            """([number, picture]) => {
+                app.graph.nodes.filter((node) => node.type === "MMDiffDemoSubject")[number].widgets[0].value = picture
+                document.body.dispatchEvent(new Event("change", { bubbles: true }))
+            }""",
+            [number, picture],
+        )
+
+    choose(0, "owl")
+    chip(page, "1 owl").wait_for()
+    page.evaluate(
+        """app.graph.nodes.filter((node) => node.type === "MMDiffEncodeSubject")[1].widgets
+            .find((widget) => widget.name === "name").value = "Ben" """
+    )
+    choose(1, "kiwi")
+    chip(page, "2 Ben").wait_for()
+
+
+def test_subjects_that_nothing_draws_are_said(page, prompt):
+    page.evaluate(
+        """() => {
+            const bind = app.graph.nodes.find((node) => node.type === "MMDiffBindSubjects")
+            bind.disconnectOutput(bind.outputs.findIndex((output) => output.name === "binding"))
+            document.body.dispatchEvent(new Event("change", { bubbles: true }))
+        }"""
+    )
+    page.locator(".mmdiff-problem", has_text="connect binding to Apply MM-Diff Attention").wait_for()
