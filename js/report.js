@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { nodeOfOutput } from "./graph.js";
 import { say } from "./message.js";
 
-const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject", "MMDiffAttentionMaps"]);
+const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject", "MMDiffAttentionMaps", "MMDiffLoad"]);
 
 function report(node, output) {
   if (output?.text) say(node, [output.text].flat().join("\n"), { label: "Report" });

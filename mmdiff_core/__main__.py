@@ -7,37 +7,50 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from torch import nn
+
 from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint.ipadapter import VERSIONS, kind
 from .drawing import INSTALL, PACKAGES
+from .encoders import encoder_name
 from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
 from .model.lora import lora_pairs
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None)
+    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None, faceid_plus=arguments.faceid_plus)
     save_checkpoint(mmdiff, arguments.out)
     print(f"Wrote {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB).")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None)
+    mmdiff = load_checkpoint(arguments.checkpoint, dtype=None, faceid_plus=arguments.faceid_plus)
     heads = mmdiff.heads
     pairs = list(lora_pairs(mmdiff.unet))
     ranks = Counter(pair.down.out_features for _, pair in pairs)
     image_pairs = sum("_image" in path for path, _ in pairs)
+    whole = sum(
+        isinstance(module, nn.Linear) and path.endswith("_image") for path, module in mmdiff.unet.named_modules()
+    )
     text = {encoder: sum(1 for _ in lora_pairs(tree)) for encoder, tree in mmdiff.text.items()}
+    hidden, projection = mmdiff.vision_widths
     facts = {
+        "kind": kind(mmdiff),
         "base": mmdiff.base,
         "source": mmdiff.source,
-        "tokens per reference": heads.tokens_per_reference,
+        "tokens per reference": mmdiff.tokens_per_reference or "one for each patch",
         "context width": heads.context_width,
         "identity width": heads.identity_width,
-        "vision encoder": f"hidden {heads.patch_width}, projection {heads.cls_width}",
+        "vision encoder": f"{encoder_name(hidden, projection, 'unnamed')} (hidden {hidden or 'any'}, projection "
+        f"{projection or 'any'})"
+        if hidden or projection
+        else "none",
         "tuned vision tensors": len(mmdiff.vision),
-        "text encoders": ", ".join(f"CLIP-{e.upper()} (width {heads.token_width(e)})" for e in heads.fuse),
-        "UNet LoRA": f"{len(mmdiff.unet)} attention layers, {len(pairs) - image_pairs} linears, {image_pairs} of the "
-        f"image branch, rank {', '.join(map(str, sorted(ranks)))}",
+        "text encoders": ", ".join(f"CLIP-{e.upper()} (width {heads.token_width(e)})" for e in heads.fuse)
+        or "any, the prompt stays as it is",
+        "UNet LoRA": f"{len(pairs) - image_pairs} linears, rank {', '.join(map(str, sorted(ranks))) or 'none'}",
+        "image branch": f"{image_pairs} LoRA linears, {whole} whole matrices, of {len(mmdiff.unet)} attention layers",
         "text LoRA": ", ".join(f"{number} linears of CLIP-{e.upper()}" for e, number in text.items()) or "none",
         **{f"spec.{field}": value for field, value in vars(mmdiff.spec).items()},
     }
@@ -74,14 +87,19 @@ def main(program: str = "mm-diff") -> int:
     parser = argparse.ArgumentParser(prog=program, description=sys.modules["mmdiff_core"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    convert = commands.add_parser("convert", help="make one safetensors file of a released folder")
-    convert.add_argument("checkpoint", type=Path, help="the folder with the three released files")
+    convert = commands.add_parser("convert", help="make our file of a released folder or of an IP-Adapter")
+    convert.add_argument("checkpoint", type=Path, help="the folder with the three released files, or an IP-Adapter")
     convert.add_argument("out", type=Path, help="the .safetensors file to write")
     convert.set_defaults(command=_convert)
 
     inspect = commands.add_parser("inspect", help="say what is in a checkpoint")
-    inspect.add_argument("checkpoint", type=Path, help="a .safetensors file or a released folder")
+    inspect.add_argument("checkpoint", type=Path, help="a file of ours, an IP-Adapter, or a released folder")
     inspect.set_defaults(command=_inspect)
+
+    for reading in (convert, inspect):
+        reading.add_argument(
+            "--faceid-plus", choices=VERSIONS, help="which an IP-Adapter FaceID Plus is, where its name does not say"
+        )
 
     demo = commands.add_parser("demo", help="draw subjects in new scenes with the small model that ships with this")
     demo.add_argument(

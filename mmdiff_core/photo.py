@@ -13,11 +13,12 @@ BAND = 1024
 """Rows that are resized at a time."""
 
 
-def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Tensor:
-    """Pad to a square with black, resize bilinear with antialiasing, round to 8 bits.
+def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None, mode: str = "bilinear") -> Tensor:
+    """Pad to a square with black, resize with antialiasing, round to 8 bits.
 
     photos: (R, H, W, 3 or 4) in [0, 1]; a fourth channel is opacity, and what is transparent becomes black.
     masks: (R or 1, H, W) in [0, 1], 1 on the subject; the rest becomes black. size: side of the result, pixels.
+    mode: "bilinear", or "bicubic" as CLIP's own preprocessing.
     Returns (R, 3, size, size) in [0, 1], on multiples of 1/255. Raises MMDiffError for anything that is not a photo.
     """
     check_photos(photos)
@@ -30,14 +31,21 @@ def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None) -> Te
     across, down = max(height - width, 0) // 2, max(width - height, 0) // 2
     # First the width, band by band: the same to the bit, and a long thin photo never becomes a square of its length.
     bands = [
-        _resized(nn.functional.pad(band, (across, across)), band.shape[-2], size) for band in pixels.split(BAND, dim=-2)
+        _resized(nn.functional.pad(band, (across, across)), band.shape[-2], size, mode)
+        for band in pixels.split(BAND, dim=-2)
     ]
-    pixels = _resized(nn.functional.pad(torch.cat(bands, dim=-2), (0, 0, down, down)), size, size)
-    return pixels.round() / 255
+    pixels = _resized(nn.functional.pad(torch.cat(bands, dim=-2), (0, 0, down, down)), size, size, mode)
+    return pixels.clamp(0, 255).round() / 255
 
 
-def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    return nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+def _resized(pixels: Tensor, height: int, width: int, mode: str) -> Tensor:
+    return nn.functional.interpolate(pixels, (height, width), mode=mode, antialias=True)
+
+
+def empty_photo(kind: str, size: int) -> Tensor:
+    """(1, 3, size, size) of a prepared photo that shows nothing: "black", or "grey", which CLIP's mean makes zeros."""
+    value = CLIP_MEAN if kind == "grey" else (0.0, 0.0, 0.0)
+    return torch.tensor(value).view(1, 3, 1, 1).expand(-1, -1, size, size)
 
 
 def normalise(pixels: Tensor) -> Tensor:

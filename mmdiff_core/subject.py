@@ -15,13 +15,16 @@ from .errors import MMDiffError
 from .face import Face
 from .files import read_safetensors, write_safetensors
 from .model.mmdiff import MMDiff
-from .photo import prepare_photos
+from .photo import empty_photo, prepare_photos
 
 FORMAT = 2
 """What is written. Format 1, which is read too, has neither photos nor faces."""
 
-_OPTIONAL = ("region", "photos", "faces")
+_OPTIONAL = ("region", "photos", "faces", "negative")
 """Tensors that a subject may lack."""
+
+WIDE_CROP = 256
+"""Side of face crops that are cut with a wider margin than all others."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Subject:
 
     name: what the prompt may call it. weight: factor on its attention term.
     tokens: (references x tokens per reference, context width). entity: encoder -> (token width,).
+    negative: (as tokens) what rows of the negative prompt get in place of the tokens, or None for nothing.
     source: content hash of the checkpoint that encoded it.
     region: (H, W), where in the picture it may act, or None for everywhere; it is brought into [0, 1].
     start_percent, end_percent: its share of sampling, 0 the first step, 1 the last.
@@ -47,6 +51,7 @@ class Subject:
     end_percent: float = 1.0
     photos: Tensor | None = None
     faces: Tensor | None = None
+    negative: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None:  # masks come from nodes that blur, invert and add them
@@ -55,7 +60,8 @@ class Subject:
     def to(self, device: torch.device) -> Subject:
         """A copy with what was encoded on another device."""
         entity = {encoder: value.to(device) for encoder, value in self.entity.items()}
-        return dataclasses.replace(self, tokens=self.tokens.to(device), entity=entity)
+        negative = None if self.negative is None else self.negative.to(device)
+        return dataclasses.replace(self, tokens=self.tokens.to(device), entity=entity, negative=negative)
 
 
 class Vision(Protocol):
@@ -73,36 +79,67 @@ def encode_subject(
 ) -> Subject:
     """Encode the references of one subject.
 
-    photos: (R, 3, S, S) prepared photos; face: the references' faces where the spec's identity is "face". Raises
-    MMDiffError if a face is missing or has the wrong width.
+    photos: (R, 3, S, S) prepared photos; face: the references' faces where the spec's identity is "face". A tower is
+    run only where the checkpoint reads it. Raises MMDiffError if a face is missing or not as the checkpoint wants it.
     """
     heads, spec = mmdiff.heads, mmdiff.spec
-    embeddings = vision.cls(photos[:1] if spec.entity_references == "first" and spec.identity == "face" else photos)
-    if spec.identity == "face":
-        if face is None:
-            raise MMDiffError(
-                f"Subject '{name}': this checkpoint draws people from a face vector, and none is connected. "
-                "Connect Analyze Face to the `face` socket of Encode Subject."
-            )
-        if face.embeds.shape[-1] != heads.identity_width:
-            raise MMDiffError(
-                f"Subject '{name}': the face vectors are {face.embeds.shape[-1]} wide, the checkpoint wants "
-                f"{heads.identity_width}. Analyze the face with the recogniser it was trained with (ArcFace buffalo_l)."
-            )
-        identity, seen = face.embeds.to(photos), prepare_photos(face.crops, spec.photo_size).to(photos)
-    else:
-        identity, seen = embeddings, photos
-    tokens = heads.subject(identity, vision.patches(seen))
-    entity = embeddings[0] if spec.entity_references == "first" else embeddings.mean(dim=0)
+    reads_patches, reads_cls = (width is not None for width in mmdiff.vision_widths)
+    identity, seen, entity = None, photos, {}
+    if reads_cls:
+        embeddings = vision.cls(photos[:1] if spec.entity_references == "first" and spec.identity == "face" else photos)
+    if heads.entity is not None:
+        entity = heads.entities(embeddings[0] if spec.entity_references == "first" else embeddings.mean(dim=0))
+    if spec.identity == "cls":
+        identity = embeddings
+    elif spec.identity == "face":
+        identity, seen = _face(mmdiff, face, photos, name)
+    tokens = heads.subject(identity, vision.patches(seen) if reads_patches else None, spec.shortcut)
+    negative = None
+    if spec.negative != "nothing":
+        empty = empty_photo(spec.negative, spec.photo_size).to(photos)
+        nobody = None if identity is None else torch.zeros_like(identity[:1])
+        negative = heads.subject(nobody, vision.patches(empty) if reads_patches else None, spec.shortcut)
+        negative = negative.expand_as(tokens).flatten(0, 1)
     return Subject(
         name=name,
         weight=weight,
         tokens=tokens.flatten(0, 1),
-        entity=heads.entities(entity),
+        entity=entity,
         source=mmdiff.source,
         photos=(photos * 255).round().byte().cpu(),
         faces=None if face is None else face.embeds.cpu(),
+        negative=negative,
     )
+
+
+def _face(mmdiff: MMDiff, face: Face | None, photos: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """The face vectors of the references, and their prepared crops."""
+    heads, spec = mmdiff.heads, mmdiff.spec
+    if face is None:
+        raise MMDiffError(
+            f"Subject '{name}': this checkpoint draws people from a face vector, and none is connected. "
+            "Connect Analyze Face to the `face` socket of Encode Subject."
+        )
+    if face.embeds.shape[-1] != heads.identity_width:
+        raise MMDiffError(
+            f"Subject '{name}': the face vectors are {face.embeds.shape[-1]} wide, the checkpoint wants "
+            f"{heads.identity_width}. Analyze the face with the recogniser it was trained with (ArcFace buffalo_l)."
+        )
+    side = face.crops.shape[1]
+    if side != spec.face_crop and WIDE_CROP in (side, spec.face_crop):
+        raise MMDiffError(
+            f"Subject '{name}': the face crops are {side} pixels wide, the checkpoint wants {spec.face_crop}, cut with "
+            "another margin. Connect Load MM-Diff to the `mmdiff` socket of Analyze Face."
+        )
+    vectors = face.embeds
+    if not spec.unit_face:
+        if face.lengths is None:
+            raise MMDiffError(
+                f"Subject '{name}': this checkpoint wants face vectors at the length the recogniser gave them, and "
+                "these come without. Analyze the face again with Analyze Face."
+            )
+        vectors = vectors * face.lengths[:, None]
+    return vectors.to(photos), prepare_photos(face.crops, spec.photo_size, mode=spec.resize).to(photos)
 
 
 def save_subject(subject: Subject, path: Path) -> None:

@@ -1,8 +1,6 @@
 import functools
-import os
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -11,13 +9,12 @@ from comfy_api.latest import io, ui
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..mmdiff_core import Spec
 from ..mmdiff_core.face import CHOICES, FaceModels, Found, analyze, find_files
-from .host import types
+from .host import folders, types
+from .host.model import HostedMMDiff
 
-FOLDER = "insightface"
 CHOSEN, OTHER = (60, 220, 90), (255, 170, 0)
-
-folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
 
 
 class AnalyzeFace(types.Node):
@@ -51,22 +48,27 @@ class AnalyzeFace(types.Node):
                     advanced=True,
                     tooltip="The number of the face, counted from the left, from 0. Only for the choice index.",
                 ),
+                types.Model.Input(
+                    "mmdiff",
+                    optional=True,
+                    tooltip="The checkpoint the faces are for, from Load MM-Diff. An IP-Adapter FaceID Plus for SDXL "
+                    "wants them cut out with a wider margin.",
+                ),
             ],
             outputs=[types.Face.Output(display_name="face")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, choice: str, index: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor, choice: str, index: int, mmdiff: HostedMMDiff | None = None) -> io.NodeOutput:
         bar = ProgressBar(len(image))
 
         def progress(done: int) -> None:
             throw_exception_if_processing_interrupted()
             bar.update_absolute(done)
 
-        roots = map(Path, folder_paths.get_folder_paths(FOLDER))
-        files = find_files([root / "models" / "buffalo_l" for root in roots])
-        models = _models(*((file, file.stat().st_mtime_ns) for file in files))
-        face, found = analyze(image, models, choice, index, progress)
+        models = _models(*((file, file.stat().st_mtime_ns) for file in find_files(folders.face_folders())))
+        crop = mmdiff.core.spec.face_crop if mmdiff is not None else Spec.face_crop
+        face, found = analyze(image, models, choice, index, progress, crop)
         bar.update_absolute(len(image))
         seen = torch.stack([_numbered(photo, faces) for photo, faces in zip(image, found, strict=True)])
         return io.NodeOutput(face, ui=ui.PreviewImage(seen, cls=cls))

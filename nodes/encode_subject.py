@@ -83,7 +83,7 @@ class EncodeSubject(types.Node):
         spec = mmdiff.core.spec
         images = [image, *(more_images or {}).values()]
         cut = crop == "to the subject" or crop == "auto" and spec.identity != "face"
-        photos, remarks = references(images, mask, spec.photo_size, cut)
+        photos, remarks = references(images, mask, spec.photo_size, cut, spec.resize)
         subject = encode(mmdiff, clip_vision, photos, face, name, weight)
         shown = ui.PreviewImage(photos.movedim(1, -1), cls=cls).as_dict()
         return io.NodeOutput(subject, ui={**shown, "text": remarks})

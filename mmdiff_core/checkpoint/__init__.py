@@ -1,6 +1,6 @@
-"""Checkpoints on disk: our own single safetensors file, and the released folder of three pickles."""
+"""Checkpoints on disk: our own single safetensors file, the released folder of three pickles, the IP-Adapter family."""
 
-from .own import load_checkpoint, save_checkpoint
+from .own import PICKLES, load_checkpoint, save_checkpoint
 from .released import RELEASED_FILES, is_released
 
-__all__ = ["RELEASED_FILES", "is_released", "load_checkpoint", "save_checkpoint"]
+__all__ = ["PICKLES", "RELEASED_FILES", "is_released", "load_checkpoint", "save_checkpoint"]

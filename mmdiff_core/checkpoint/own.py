@@ -1,8 +1,9 @@
-"""Our own format: one safetensors file, keys by module path, a JSON entry `mmdiff` in its metadata."""
+"""Checkpoint files: our own format, one safetensors file with a JSON entry `mmdiff` in its metadata, and what else is
+read as a checkpoint.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,31 +14,49 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MMDiffError
-from ..files import read_safetensors, write_safetensors
+from ..files import read_pickle, read_safetensors, write_safetensors
 from ..model.mmdiff import MMDiff
 from ..spec import RELEASED, Spec
+from .ipadapter import flattened, is_ipadapter, read_ipadapter
 from .released import read_released
 
 FORMAT = 1
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+_LORA_ENDINGS = ("lora_up.weight", "lora.up.weight", "lora_B.weight", "_lora.up.weight")
 
 
-def load_checkpoint(path: str | Path, operations: Any = nn, dtype: torch.dtype | None = torch.float32) -> MMDiff:
-    """Load a checkpoint file of ours, or a released folder with the released habits.
+def load_checkpoint(
+    path: str | Path,
+    operations: Any = nn,
+    dtype: torch.dtype | None = torch.float32,
+    faceid_plus: str | None = None,
+) -> MMDiff:
+    """Load a checkpoint file of ours, a released folder or a file of the IP-Adapter family, with their own habits.
 
     operations: where the heads' layers come from (torch.nn, or a host's); dtype: precision of the heads, None for the
-    file's own. Raises MMDiffError naming the file, what it is and what was wanted.
+    file's own; faceid_plus: "v1" or "v2" for an IP-Adapter FaceID Plus that does not say. Raises MMDiffError naming the
+    file, what it is and what was wanted.
     """
     path = Path(path)
     if path.is_dir():
-        tensors = read_released(path)
-        spec, source = RELEASED, _content_hash(tensors)
+        tensors, spec = read_released(path), RELEASED
+        source = _content_hash(tensors)
     else:
-        tensors, metadata = read_safetensors(path)
-        spec, source = _read_metadata(path, metadata)
+        pickled = path.suffix in PICKLES
+        content, metadata = (flattened(read_pickle(path)), {}) if pickled else read_safetensors(path)
+        if "mmdiff" in metadata:
+            tensors = content
+            spec, source = _read_metadata(path, metadata)
+        else:
+            if not is_ipadapter(content):
+                raise MMDiffError(f"{path} is {_stranger(content)}")
+            tensors, spec = read_ipadapter(content, path, faceid_plus)
+            source = _content_hash(tensors)
     try:
         return MMDiff(tensors, spec, source, operations, dtype)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        raise MMDiffError(f"{path} is an MM-Diff checkpoint with parts missing or misshapen: {error}.") from error
+        raise MMDiffError(f"{path} is a checkpoint with parts missing or misshapen: {error}.") from error
 
 
 def save_checkpoint(mmdiff: MMDiff, path: str | Path) -> None:
@@ -47,19 +66,14 @@ def save_checkpoint(mmdiff: MMDiff, path: str | Path) -> None:
         "format": FORMAT,
         "base": mmdiff.base,
         "identity": mmdiff.spec.identity,
-        "tokens_per_subject": mmdiff.heads.tokens_per_reference,
-        "spec": dataclasses.asdict(mmdiff.spec),
+        "tokens_per_subject": mmdiff.tokens_per_reference,
+        "spec": mmdiff.spec.said(),
         "source": mmdiff.source or _content_hash(tensors),
     }
     write_safetensors(Path(path), tensors, {"mmdiff": json.dumps(entry)})
 
 
 def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Spec, str]:
-    if "mmdiff" not in metadata:
-        raise MMDiffError(
-            f"{path} is a safetensors file but no MM-Diff checkpoint (its metadata has no `mmdiff` entry). Choose "
-            "another file, or make one from a released folder with `python -m mmdiff_core convert`."
-        )
     try:
         entry = json.loads(metadata["mmdiff"])
         found = entry["format"]
@@ -71,6 +85,18 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Spec, str]:
             "Download or convert it again."
         ) from error
     raise MMDiffError(f"{path} is of format {found}, this version reads format {FORMAT}; update the pack.")
+
+
+def _stranger(content: Mapping[str, object]) -> str:
+    """What a file without our entry is, and what to do."""
+    if any(key.startswith(("ip_adapter_proj_model.", "double_blocks.")) for key in content):
+        return "an IP-Adapter for Flux; read are those for SD1.5 and SDXL. Choose one of these."
+    if any(key.endswith(_LORA_ENDINGS) for key in content) and not any(key.startswith("heads.") for key in content):
+        return "a LoRA, no checkpoint. Put it into models/loras and load it with the host's Load LoRA."
+    return (
+        "neither an MM-Diff checkpoint (its metadata has no `mmdiff` entry) nor an IP-Adapter (it has no image_proj "
+        "and ip_adapter). Choose another file, or make one from a released folder with `python -m mmdiff_core convert`."
+    )
 
 
 def _content_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -42,7 +42,7 @@ class Adapter(nn.Module):
         self.mmdiff = mmdiff
         self.tower = tower
         if tower is None and mmdiff.vision:
-            self.tower = tuned_tower(base.vision, mmdiff.heads, mmdiff.vision)
+            self.tower = tuned_tower(base.vision, mmdiff)
         bind_unet(base.unet, mmdiff.unet)
         encoders = list(base.text)[:1] if mmdiff.spec.text_lora_encoders == "first" else list(base.text)
         for encoder in encoders:
@@ -119,7 +119,7 @@ def check_fits(base: Base, mmdiff: MMDiff) -> None:
             "The checkpoint draws people from face vectors, which is done by the nodes in ComfyUI only; "
             "take a general checkpoint here."
         )
-    check_vision(base.vision, heads)
+    check_vision(base.vision, mmdiff)
     widths = {encoder: one.config.hidden_size for encoder, one in base.text.items()}
     found = {encoder: heads.token_width(encoder) for encoder in heads.fuse}
     if found != widths:

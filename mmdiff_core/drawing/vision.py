@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from ..encoders import fits
 from ..errors import MMDiffError
-from ..model.heads import Heads
+from ..model.mmdiff import MMDiff
 from ..photo import normalise
 
 
@@ -42,17 +42,15 @@ class VisionTowers:
         return seen.image_embeds.float(), seen.hidden_states[-2].float()
 
 
-def tuned_tower(
-    original: CLIPVisionModelWithProjection, heads: Heads, weights: Mapping[str, Tensor]
-) -> CLIPVisionModelWithProjection:
+def tuned_tower(original: CLIPVisionModelWithProjection, mmdiff: MMDiff) -> CLIPVisionModelWithProjection:
     """A copy of the tower in full precision, with a checkpoint's tuned weights in place of its own.
 
     Raises MMDiffError where the tower is not the one that the checkpoint was trained from.
     """
-    check_vision(original, heads)
+    check_vision(original, mmdiff)
     tuned = copy.deepcopy(original).float()
     try:
-        tuned.load_state_dict({**tuned.state_dict(), **weights}, assign=original.device.type == "meta")
+        tuned.load_state_dict({**tuned.state_dict(), **mmdiff.vision}, assign=original.device.type == "meta")
     except RuntimeError as error:
         raise MMDiffError(
             f"The checkpoint's tuned vision weights do not fit the vision encoder ({error}). "
@@ -61,12 +59,11 @@ def tuned_tower(
     return tuned
 
 
-def check_vision(original: CLIPVisionModelWithProjection, heads: Heads) -> None:
-    """Raises MMDiffError where the encoder's widths are not those the heads were trained with."""
-    config = original.config
+def check_vision(original: CLIPVisionModelWithProjection, mmdiff: MMDiff) -> None:
+    """Raises MMDiffError where the encoder's widths are not those the checkpoint was trained with."""
+    config, wanted = original.config, mmdiff.vision_widths
     found = (config.hidden_size, getattr(config, "projection_dim", None))
-    wanted = (heads.patch_width, heads.cls_width)
-    if found != wanted:
+    if not fits(found, wanted):
         raise MMDiffError(
             f"The vision encoder has hidden width {found[0]} and projection {found[1]}, the checkpoint wants "
             f"{wanted[0]} and {wanted[1]}. Use the encoder it was trained from."

@@ -16,7 +16,6 @@ from .recogniser import CROP as RECOGNISED
 from .types import Detections, Face, Found
 
 CHOICES = ("largest", "leftmost", "index")
-CROP = 224
 SIZES = range(640, 255, -64)  # the reference's first; a face that fills the photo is only seen in a smaller square
 
 
@@ -26,17 +25,18 @@ def analyze(
     choice: str,
     index: int,
     progress: Callable[[int], None] = lambda done: None,
+    crop: int = 224,
 ) -> tuple[Face, list[Found]]:
     """Find the faces of every photo and recognise one of each.
 
     photos: (N, H, W, 3 or 4) in [0, 1]; a fourth channel is opacity, and what is transparent becomes black.
     choice: "largest" by the area of its box, "leftmost", or "index": the one that `index` counts from the left, from 0.
-    progress: called with the number of photos done, before each of them.
-    Returns one row of `Face` per photo (crops of 224 pixels), and per photo what a preview shows. Raises MMDiffError
+    progress: called with the number of photos done, before each of them. crop: side of the crops, pixels.
+    Returns one row of `Face` per photo, and per photo what a preview shows. Raises MMDiffError
     naming the photo that has no face, or not the face asked for.
     """
     check_photos(photos)
-    embeds, crops, seen = [], [], []
+    embeds, lengths, crops, seen = [], [], [], []
     for number, photo in enumerate(photos):
         progress(number)
         name = f"Photo {number + 1} of {len(photos)}"
@@ -50,10 +50,11 @@ def analyze(
         chosen = _choose(detections.boxes, choice, index, name)
         keypoints = detections.keypoints[chosen]
         vector = models.embed(norm_crop(pixels, keypoints, RECOGNISED))
+        lengths.append(float(np.linalg.norm(vector)))
         embeds.append(torch.from_numpy(vector / np.linalg.norm(vector)))
-        crops.append(torch.from_numpy(norm_crop(pixels, keypoints, CROP)).float() / 255)
+        crops.append(torch.from_numpy(norm_crop(pixels, keypoints, crop)).float() / 255)
         seen.append(Found(detections.boxes, chosen))
-    return Face(torch.stack(embeds), torch.stack(crops)), seen
+    return Face(torch.stack(embeds), torch.stack(crops), torch.tensor(lengths)), seen
 
 
 def find_faces(photo: np.ndarray, models: FaceModels) -> Detections:

@@ -13,11 +13,13 @@ from torch import Tensor
 class Face:
     """The faces of a subject's references, one row each.
 
-    embeds: (N, D_id) recogniser vectors, length 1. crops: (N, H, W, 3) aligned faces in [0, 1].
+    embeds: (N, D_id) recogniser vectors, length 1. crops: (N, H, W, 3) aligned faces in [0, 1]. lengths: (N,) of the
+    vectors as the recogniser gave them.
     """
 
     embeds: Tensor
     crops: Tensor
+    lengths: Tensor | None = None
 
 
 class Detections(NamedTuple):

@@ -91,6 +91,16 @@ def gated_subject_term(
     return rearrange(torch.cat(shares, dim=-1).to(v.dtype) @ v, "b h n d -> b n (h d)")
 
 
+def subject_projection(base: nn.Module, lora: nn.ModuleDict, name: str, subject_tokens: Tensor) -> Tensor:
+    """(B, T, D) subject tokens to their (B, T, C) keys (`to_k`) or values (`to_v`).
+
+    By the base weight, without the text LoRA, and the image LoRA; or, as in IP-Adapter, by a matrix of their own.
+    """
+    if f"{name}_image" in lora:
+        return lora[f"{name}_image"](subject_tokens)
+    return getattr(base, name)(subject_tokens) + lora[f"{name}_lora_image"](subject_tokens)
+
+
 def multimodal_cross_attention(
     x: Tensor,
     text: Tensor,
@@ -106,15 +116,15 @@ def multimodal_cross_attention(
 
     x: (B, N, C); text: (B, L, D); subject_tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool,
     which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
-    subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora` and
-    `to_{k,v}_lora_image`. The subjects' keys and values use the base weight without the text LoRA. observe: is shown
-    the queries, the text's keys and the subjects' keys.
+    subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora`, and
+    `to_{k,v}_lora_image` or whole `to_{k,v}_image` (see `subject_projection`). observe: is shown the queries, the
+    text's keys and the subjects' keys.
     """
     q = base.to_q(x) + lora["to_q_lora"](x)
     k = base.to_k(text) + lora["to_k_lora"](text)
     v = base.to_v(text) + lora["to_v_lora"](text)
-    k_subject = base.to_k(subject_tokens) + lora["to_k_lora_image"](subject_tokens)
-    v_subject = base.to_v(subject_tokens) + lora["to_v_lora_image"](subject_tokens)
+    k_subject = subject_projection(base, lora, "to_k", subject_tokens)
+    v_subject = subject_projection(base, lora, "to_v", subject_tokens)
     if observe is not None:
         observe(q, k, k_subject)
     reach = valid.repeat_interleave(subject_tokens.shape[1] // valid.shape[1], dim=1)

@@ -6,25 +6,16 @@ and token count is read from the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .refiner import SERefiner
+from .subject_head import SubjectHead
+from .tensors import Tensors, under
 
-Tensors = Mapping[str, Tensor]
-
-
-def under(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    """The tensors below `prefix.`, with the prefix taken off."""
-    return {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}
-
-
-def count(tensors: Tensors, prefix: str) -> int:
-    """How many numbered children `prefix.` has."""
-    return len({key.split(".", 1)[0] for key in under(tensors, prefix)})
+SDXL_CONTEXT = 2048
+"""Width of SDXL's cross-attention context; SD1.5's is 768."""
 
 
 class EntityHead(nn.Module):
@@ -60,41 +51,18 @@ class TokenFusion(nn.Module):
         return self.fc2(nn.functional.gelu(self.fc1(self.layernorm(token_and_entity))))
 
 
-class SubjectHead(nn.Module):
-    """q0 + SERefiner(q0, patches) with q0 = LN(MLP(identity)) cut into tokens (reference: FaceEmbedsProjHead)."""
-
-    def __init__(self, tensors: Tensors, head_dim: int, operations: Any = nn) -> None:
-        super().__init__()
-        hidden, identity = tensors["proj.0.weight"].shape
-        (self.dim,) = tensors["layer_norm.weight"].shape
-        self.proj = nn.Sequential(
-            operations.Linear(identity, hidden),
-            nn.GELU(),
-            operations.Linear(hidden, tensors["proj.2.weight"].shape[0]),
-        )
-        self.layer_norm = operations.LayerNorm(self.dim)
-        self.refiner = SERefiner(
-            patch_dim=tensors["refiner.proj_in.weight"].shape[1],
-            dim=self.dim,
-            depth=count(tensors, "refiner.layers"),
-            head_dim=head_dim,
-            operations=operations,
-        )
-
-    def forward(self, identity: Tensor, patches: Tensor) -> Tensor:
-        """(R, identity width) and (R, P, patch width) to (R, T, context width) subject tokens of R references."""
-        q0 = self.layer_norm(self.proj(identity).unflatten(-1, (-1, self.dim)))
-        return q0 + self.refiner(q0, patches)
-
-
 class Heads(nn.Module):
-    """The three heads of a checkpoint, the only modules that run when a subject is encoded and a prompt is bound."""
+    """The heads of a checkpoint, the only modules that run when a subject is encoded and a prompt is bound.
+
+    entity is None and fuse empty in a checkpoint that leaves the prompt as it is.
+    """
 
     ENCODERS = ("l", "g")
 
     def __init__(self, tensors: Tensors, head_dim: int, operations: Any = nn) -> None:
         super().__init__()
-        self.entity = EntityHead(under(tensors, "entity"), operations)
+        entity = under(tensors, "entity")
+        self.entity = EntityHead(entity, operations) if entity else None
         self.fuse = nn.ModuleDict(
             {
                 encoder: TokenFusion(under(tensors, f"fuse.{encoder}"), operations)
@@ -105,29 +73,36 @@ class Heads(nn.Module):
         self.subject = SubjectHead(under(tensors, "subject"), head_dim, operations)
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """The text encoders of the base: those whose tokens are fused, else told by the context's width."""
+        if self.fuse:
+            return tuple(self.fuse)
+        return self.ENCODERS if self.context_width == SDXL_CONTEXT else self.ENCODERS[:1]
+
+    @property
     def cls_width(self) -> int:
         """Width of the vision encoder's projected CLS."""
-        return self.entity.fc.in_features
+        return self.subject.identity_width if self.entity is None else self.entity.fc.in_features
 
     @property
     def patch_width(self) -> int:
         """Width of the vision encoder's patch embeddings."""
-        return self.subject.refiner.proj_in.in_features
+        return self.subject.patch_width
 
     @property
     def identity_width(self) -> int:
         """Width of the identity vector that subject tokens start from."""
-        return self.subject.proj[0].in_features
+        return self.subject.identity_width
 
     @property
     def context_width(self) -> int:
         """Width of the UNet's cross-attention context."""
-        return self.subject.dim
+        return self.subject.context_width
 
     @property
     def tokens_per_reference(self) -> int:
-        """Subject tokens that one photo gives."""
-        return self.subject.proj[2].out_features // self.subject.dim
+        """Subject tokens that one photo gives; those of one patch where each patch is an identity."""
+        return self.subject.tokens
 
     def token_width(self, encoder: str) -> int:
         """Width of a text encoder's token embeddings."""

@@ -23,12 +23,18 @@ class LoRAPair(nn.Module):
 def lora_tree(tensors: Mapping[str, Tensor]) -> nn.ModuleDict:
     """Nested ModuleDicts with a LoRAPair wherever the tensors have `PATH.down.weight` and `PATH.up.weight`.
 
-    Ranks and widths are the tensors' own; a layer without tensors simply is not in the tree.
+    An image branch may have whole matrices in place of pairs: `PATH_image.weight` is a linear layer. Ranks and widths
+    are the tensors' own; a layer without tensors simply is not in the tree.
     """
     tree = nn.ModuleDict()
-    for key, down in tensors.items():
-        path, _, leaf = key.rpartition(".down.weight")
-        if leaf or not path:
+    for key, weight in tensors.items():
+        pair, whole = key.removesuffix(".down.weight"), key.removesuffix(".weight")
+        if pair != key:
+            path, module = pair, LoRAPair(weight.shape[1], weight.shape[0], tensors[f"{pair}.up.weight"].shape[0])
+        elif whole.endswith("_image"):
+            out_features, in_features = weight.shape
+            path, module = whole, nn.Linear(in_features, out_features, bias=False)
+        else:
             continue
         *parents, name = path.split(".")
         node = tree
@@ -36,7 +42,7 @@ def lora_tree(tensors: Mapping[str, Tensor]) -> nn.ModuleDict:
             if parent not in node:
                 node[parent] = nn.ModuleDict()
             node = node[parent]
-        node[name] = LoRAPair(down.shape[1], down.shape[0], tensors[f"{path}.up.weight"].shape[0])
+        node[name] = module
     return tree
 
 

@@ -122,7 +122,7 @@ def _tower(vision: CLIPVisionModelWithProjection, layers: int, mmdiff: MMDiff) -
     depth = vision.config.num_hidden_layers
     if layers > depth:
         raise MMDiffError(f"model.vision_layers is {layers}; the vision tower has {depth}.")
-    tower = tuned_tower(vision, mmdiff.heads, mmdiff.vision)
+    tower = tuned_tower(vision, mmdiff)
     body = tower.vision_model
     for part in (*body.encoder.layers[depth - layers :], body.post_layernorm, tower.visual_projection):
         part.requires_grad_(True)

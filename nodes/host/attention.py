@@ -108,22 +108,28 @@ class Run:
             self.warned.add(message)
 
     def keys_values(
-        self, layer: Layer, active: tuple[tuple[int, tuple[int, ...]], ...], like: Tensor, patcher: ModelPatcher
+        self,
+        layer: Layer,
+        active: tuple[tuple[int, tuple[int, ...]], ...],
+        like: Tensor,
+        patcher: ModelPatcher,
+        negative: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(1, T, C) keys and weighted values of applied bindings' active subjects, computed once in a run, or once for
         each strength where a hook changes the layer's weights on the way.
 
-        active: pairs of an applied binding's number and its active subjects.
+        active: pairs of an applied binding's number and its active subjects. negative: of what they leave to negative
+        rows.
         """
         hooks = patcher.current_hooks
         strengths = tuple(hook.strength for hook in hooks.hooks) if hooks is not None else ()
-        key = (layer.path, active, like.device, like.dtype, hooks, strengths)
+        key = (layer.path, active, negative, like.device, like.dtype, hooks, strengths)
         if key not in self.cache:
             parts = []
             for number, indices in active:
                 one = self.applied[number]
                 subjects = [one.binding.subjects[index] for index in indices]
-                tokens = torch.cat([subject.tokens for subject in subjects]).to(like)
+                tokens = torch.cat([s.negative if negative else s.tokens for s in subjects]).to(like)
                 k, v = keys_values(layer, tokens, one.binding.mmdiff.core, patcher)
                 weights = torch.cat([like.new_full((len(s.tokens),), one.weight * s.weight) for s in subjects])
                 parts.append((k, v * weights[:, None]))
@@ -251,7 +257,8 @@ class BoundSlot:
         """The subjects' term, (B, N, C), of rows that mean the same and lie at `places`, in a block of size (h, w)."""
         run, heads = self.call.run, self.layer.attention.heads
         active = tuple((n, self.call.active[n]) for n in meaning.bindings if n in self.call.active)
-        k, v = (part.expand(len(q), -1, -1) for part in run.keys_values(self.layer, active, q, self.call.patcher))
+        found = run.keys_values(self.layer, active, q, self.call.patcher, meaning.negative)
+        k, v = (part.expand(len(q), -1, -1) for part in found)
         subjects = [run.applied[n].binding.subjects[i] for n, indices in active for i in indices]
         sizes = [len(subject.tokens) for subject in subjects]
         limits = reach(subjects, sizes, block, places, run.latent_size, q)

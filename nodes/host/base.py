@@ -72,4 +72,22 @@ def check_base(model: ModelPatcher, mmdiff: MMDiff) -> list[Layer]:
             f"Apply MM-Diff Attention: the model ({type(config).__name__}) has {len(layers)} attention layers, the "
             f"checkpoint has weights for layer {max(numbers)}. It was trained on another variant of {wanted}."
         )
+    _check_image_matrices(layers, mmdiff, type(config).__name__)
     return layers
+
+
+def _check_image_matrices(layers: list[Layer], mmdiff: MMDiff, found: str) -> None:
+    """Matrices of the subjects' own are used in every cross-attention layer, and added to nothing that would check."""
+    if not any("to_k_image" in layer for layer in mmdiff.unet.values()):
+        return
+    for layer in layers:
+        if layer.cross:
+            number, base = str(layer.number), layer.attention.to_k
+            own = mmdiff.unet[number]["to_k_image"] if number in mmdiff.unet else None
+            shape = own and (own.in_features, own.out_features)
+            if shape != (base.in_features, base.out_features):
+                raise MMDiffError(
+                    f"Apply MM-Diff Attention: layer {number} of the model ({found}) takes {base.in_features} numbers "
+                    f"and gives {base.out_features}, the checkpoint's matrices for it {shape or 'are not there'}. It "
+                    f"was trained on another variant of {_SPOKEN[mmdiff.base]}."
+                )

@@ -1,4 +1,7 @@
-"""Where the pack's files are: checkpoints in `models/mmdiff`, subjects in `models/mmdiff/subjects`."""
+"""Where the pack's files are: checkpoints in `models/mmdiff`, subjects in `models/mmdiff/subjects`.
+
+Files of the IP-Adapter family are read where their owners have them, in `models/ipadapter`.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,48 @@ from pathlib import Path
 import folder_paths
 
 from ...mmdiff_core import MMDiffError
-from ...mmdiff_core.checkpoint import is_released
+from ...mmdiff_core.checkpoint import PICKLES, RELEASED_FILES, is_released
 
 CHECKPOINTS = "mmdiff"
+IPADAPTERS = "ipadapter"
+FACES = "insightface"
+VISION = "clip_vision"
 SUBJECTS = "subjects"
+ENDINGS = (".safetensors", *PICKLES)
 
-folder_paths.add_model_folder_path(CHECKPOINTS, os.path.join(folder_paths.models_dir, CHECKPOINTS))
+for kind in (CHECKPOINTS, IPADAPTERS, FACES):
+    folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
 
 
-def _roots() -> list[Path]:
-    return [Path(folder) for folder in folder_paths.get_folder_paths(CHECKPOINTS)]
+def _roots(kind: str = CHECKPOINTS) -> list[Path]:
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
 def checkpoint_names() -> list[str]:
-    """Every `.safetensors` below the folders, and every folder there that holds the released three files."""
-    names = set()
+    """Every file of weights below the folders, and every folder there that holds the released three files.
+
+    Those of `models/ipadapter` are behind the others, and named with that folder.
+    """
+    names, others = set(), set()
     for root in _roots():
-        for folder, files in _walk(root):
-            if SUBJECTS not in folder.relative_to(root).parts:
-                names.update((folder / file).relative_to(root).as_posix() for file in files)
-            if is_released(folder) and folder != root:
+        for folder, files in _walk(root, ENDINGS):
+            released = is_released(folder)
+            if released and folder != root:
                 names.add(folder.relative_to(root).as_posix())
-    return sorted(names)
+            if SUBJECTS not in folder.relative_to(root).parts:
+                files = [file for file in files if not (released and file in RELEASED_FILES)]
+                names.update((folder / file).relative_to(root).as_posix() for file in files)
+    for root in _roots(IPADAPTERS):
+        for folder, files in _walk(root, ENDINGS):
+            others.update(f"{IPADAPTERS}/{(folder / file).relative_to(root).as_posix()}" for file in files)
+    return sorted(names) + sorted(others - names)
 
 
 def checkpoint_path(name: str) -> Path:
     """Where a listed checkpoint is."""
+    kind, _, rest = name.partition("/")
+    if kind == IPADAPTERS and not any((root / name).exists() for root in _roots()):
+        return _found(rest, _roots(IPADAPTERS), "checkpoint")
     return _found(name, _roots(), "checkpoint")
 
 
@@ -42,7 +61,7 @@ def subject_names() -> list[str]:
     """Every saved subject, without its ending."""
     names = set()
     for root in (root / SUBJECTS for root in _roots()):
-        for folder, files in _walk(root):
+        for folder, files in _walk(root, (".safetensors",)):
             names.update((folder / file).relative_to(root).with_suffix("").as_posix() for file in files)
     return sorted(names)
 
@@ -57,16 +76,26 @@ def subjects_folder() -> Path:
     return _roots()[0] / SUBJECTS
 
 
+def face_folders() -> list[Path]:
+    """Where insightface's files are."""
+    return [root / "models" / "buffalo_l" for root in _roots(FACES)]
+
+
+def vision_files() -> list[Path]:
+    """The host's vision encoders."""
+    return [Path(folder_paths.get_full_path_or_raise(VISION, name)) for name in folder_paths.get_filename_list(VISION)]
+
+
 def stamp(path: Path) -> str:
     """Changes when a file, or a file in a released folder, does; the host runs a loader again when it changes."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return " ".join(f"{file.name}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below a root, links to folders followed, with its safetensors files."""
+def _walk(root: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below a root, links to folders followed, with its files of these endings."""
     for folder, _, files in os.walk(root, followlinks=True):
-        yield Path(folder), [file for file in files if file.endswith(".safetensors")]
+        yield Path(folder), [file for file in files if file.endswith(endings)]
 
 
 def _found(name: str, roots: list[Path], what: str) -> Path:

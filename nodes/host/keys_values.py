@@ -1,7 +1,8 @@
 """Keys and values of subject tokens, by calling the block's own layers and correcting for the LoRAs.
 
 K_s must be (W_k + dW_image) s, and the layer the host runs is W_k + dW_text (our LoRA, patched in) + whatever else the
-user loaded. Calling it keeps fused, offloaded, fp8 and GGUF weights working; our text part is taken off again.
+user loaded. Calling it keeps fused, offloaded, fp8 and GGUF weights working; our text part is taken off again. A
+checkpoint with whole image matrices, of the IP-Adapter family, needs nothing of the block.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ def keys_values(layer: Layer, tokens: Tensor, mmdiff: MMDiff, patcher: ModelPatc
     pairs = mmdiff.unet[str(layer.number)] if str(layer.number) in mmdiff.unet else {}  # noqa: SIM401 (a ModuleDict has no get)
     projected = []
     for name in ("to_k", "to_v"):
-        key = f"{layer.path}.{name}.weight"
-        out = getattr(layer.attention, name)(tokens).float()
-        if f"{name}_lora" in pairs:
-            out = out - share(patcher.patches.get(key, ()), mmdiff) * _low_rank(pairs[f"{name}_lora"], tokens)
-        if f"{name}_lora_image" in pairs:
-            out = out + _low_rank(pairs[f"{name}_lora_image"], tokens)
+        if f"{name}_image" in pairs:
+            out = tokens.float() @ pairs[f"{name}_image"].weight.to(tokens.device, torch.float32).T
+        else:
+            key = f"{layer.path}.{name}.weight"
+            out = getattr(layer.attention, name)(tokens).float()
+            if f"{name}_lora" in pairs:
+                out = out - share(patcher.patches.get(key, ()), mmdiff) * _low_rank(pairs[f"{name}_lora"], tokens)
+            if f"{name}_lora_image" in pairs:
+                out = out + _low_rank(pairs[f"{name}_lora_image"], tokens)
         projected.append(out.to(tokens.dtype).unsqueeze(0))
     return projected[0], projected[1]
 

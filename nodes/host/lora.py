@@ -57,7 +57,7 @@ def patch_unet(model: ModelPatcher, mmdiff: MMDiff, layers: list[Layer]) -> None
 def patch_text_encoders(clip: CLIP, mmdiff: MMDiff) -> CLIP:
     """A copy of the text encoders with the LoRA that the checkpoint's spec wants on them."""
     clip = clip.clone()
-    encoders = list(mmdiff.heads.fuse)
+    encoders = mmdiff.heads.encoders
     if mmdiff.spec.text_lora_encoders == "first":
         encoders = encoders[:1]
     patches = {

@@ -27,9 +27,9 @@ class HostedMMDiff:
         return dataclasses.replace(self, core=self.core.with_spec(**changes))
 
 
-def load_mmdiff(path: str | Path) -> HostedMMDiff:
-    """Load a checkpoint with heads of the host's castable layers, in the file's precision."""
-    core = load_checkpoint(path, comfy.ops.manual_cast, dtype=None)
+def load_mmdiff(path: str | Path, faceid_plus: str | None = None) -> HostedMMDiff:
+    """Load a checkpoint with heads of the host's castable layers, in the file's precision (see load_checkpoint)."""
+    core = load_checkpoint(path, comfy.ops.manual_cast, dtype=None, faceid_plus=faceid_plus)
     patcher = CoreModelPatcher(
         core.heads,
         load_device=comfy.model_management.get_torch_device(),

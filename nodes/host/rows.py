@@ -28,11 +28,12 @@ class Meaning(NamedTuple):
     """What a conditioning means to its rows.
 
     bindings: numbers of the applied bindings they get. words: whether its text is those bindings' own prompt, so that
-    their entity words stand in it.
+    their entity words stand in it. negative: they get what the subjects leave to negative rows.
     """
 
     bindings: tuple[int, ...]
     words: bool
+    negative: bool = False
 
 
 class Places(CONDNoiseShape):
@@ -55,7 +56,8 @@ def mark_rows(
 
     size: (H, W) of the whole latent. A conditioning made for a stretch of sampling is kept to that stretch. One that
     was zeroed out says nothing any more and gets no subject. Where no conditioning carries a binding of the model,
-    because other nodes rebuilt them, the positive ones get all of them, with a warning.
+    because other nodes rebuilt them, the positive ones get all of them, with a warning. All but the positive ones,
+    where they carry no binding themselves, get what the run's subjects leave to negative rows.
     """
     numbers = {binding.id: number for number, binding in enumerate(bindings)}
     carried = {cond[CONDITIONING_KEY] for group in conds.values() for cond in group if CONDITIONING_KEY in cond}
@@ -66,6 +68,8 @@ def mark_rows(
             "no conditioning of this run comes from the Multi-Subject Binding that is on the model, so every positive "
             f"prompt gets {names}, and 'by word' acts as 'reference'."
         )
+    run = adopted or sorted(numbers[one] for one in carried & numbers.keys())
+    empties = tuple(one for one in run if all(subject.negative is not None for subject in bindings[one].subjects))
     meanings: list[Meaning] = []
     marks = {}
     if any(subject.region is not None for binding in bindings for subject in binding.subjects):
@@ -75,12 +79,15 @@ def mark_rows(
         for cond in members:
             number = numbers.get(cond.get(CONDITIONING_KEY))
             text = cond.get("cross_attn")
-            if text is not None and not text.any():
-                if number is not None and group == "positive":
+            zeroed = text is not None and not text.any()
+            if group != "positive" and (zeroed or number is None):
+                meaning = Meaning(empties, words=False, negative=True)
+            elif zeroed:
+                if number is not None:
                     warn("the positive prompt was zeroed out, so it gets no subjects.")
                 meaning = Meaning((), words=False)
             elif number is None:
-                meaning = Meaning(adopted if group == "positive" else (), words=False)
+                meaning = Meaning(adopted, words=False)
             else:
                 last = max(itertools.chain.from_iterable(bindings[number].words))
                 meaning = Meaning((number,), words=last < text.shape[1])

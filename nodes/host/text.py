@@ -145,8 +145,8 @@ def _check(mmdiff: HostedMMDiff, clip: CLIP, subjects: list[Subject]) -> None:
                 "`mmdiff` socket. Encode it again with this checkpoint."
             )
     heads, model = mmdiff.core.heads, clip.cond_stage_model
-    wanted = " and ".join(f"CLIP-{encoder.upper()}" for encoder in heads.fuse)
-    if set(clip.tokenize("")) != set(heads.fuse):
+    wanted = " and ".join(f"CLIP-{encoder.upper()}" for encoder in heads.encoders)
+    if set(clip.tokenize("")) != set(heads.encoders):
         raise MMDiffError(
             f"{node}: the `clip` socket holds {type(model).__name__}, the checkpoint was trained with {wanted}. "
             "Connect the CLIP of the base model it belongs to."

@@ -13,16 +13,9 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 
 from ...mmdiff_core import Face, MMDiffError, Subject, encode_subject
+from ...mmdiff_core.encoders import encoder_name, fits
 from ...mmdiff_core.photo import normalise
 from .model import HostedMMDiff
-
-_NAMES = {
-    (1664, 1280): "CLIP ViT-bigG/14",
-    (1280, 1024): "CLIP ViT-H/14",
-    (1024, 768): "CLIP ViT-L/14",
-    (768, 512): "CLIP ViT-B",
-}
-"""Hidden and projection width of the encoders people have."""
 
 
 class Tower(NamedTuple):
@@ -99,24 +92,26 @@ def _tuned(mmdiff: HostedMMDiff, original: ClipVisionModel) -> Tower:
 
 def _check(mmdiff: HostedMMDiff, clip_vision: ClipVisionModel) -> None:
     """Refuse, by name, an encoder of another kind, width or photo size than the checkpoint was trained with."""
-    heads, size = mmdiff.core.heads, mmdiff.core.spec.photo_size
-    found = (_hidden(clip_vision), clip_vision.config.get("projection_dim"), clip_vision.image_size)
-    wanted = (heads.patch_width, heads.cls_width, size)
-    if clip_vision.model_type != "clip_vision_model" or found != wanted:
-        name = _NAMES.get(wanted[:2], "its own vision encoder")
+    wanted, size = mmdiff.core.vision_widths, mmdiff.core.spec.photo_size
+    if wanted == (None, None):
+        return
+    alike = clip_vision.model_type == "clip_vision_model" and clip_vision.image_size == size
+    if not (alike and fits(_widths(clip_vision), wanted)):
+        name = encoder_name(*wanted, "its own vision encoder")
+        hidden, projection = (width or "any" for width in wanted)
         raise MMDiffError(
             f"Encode Subject: the `clip_vision` socket holds {_name(clip_vision)}, the checkpoint was trained with "
-            f"{name} (hidden {wanted[0]}, projection {wanted[1]}, {size} px). Load that one with Load CLIP Vision."
+            f"{name} (hidden {hidden}, projection {projection}, {size} px). Load that one with Load CLIP Vision."
         )
 
 
-def _hidden(clip_vision: ClipVisionModel) -> int:
-    return clip_vision.config["hidden_size"]
+def _widths(clip_vision: ClipVisionModel) -> tuple[int, int | None]:
+    return clip_vision.config["hidden_size"], clip_vision.config.get("projection_dim")
 
 
 def _name(clip_vision: ClipVisionModel) -> str:
-    size, projection = clip_vision.image_size, clip_vision.config.get("projection_dim")
+    size, (hidden, projection) = clip_vision.image_size, _widths(clip_vision)
     if clip_vision.model_type != "clip_vision_model":
         return f"a {clip_vision.model_type.removesuffix('_vision_model')} encoder ({size} px)"
-    name = _NAMES.get((_hidden(clip_vision), projection), "a CLIP encoder")
-    return f"{name} (hidden {_hidden(clip_vision)}, projection {projection}, {size} px)"
+    name = encoder_name(hidden, projection, "a CLIP encoder")
+    return f"{name} (hidden {hidden}, projection {projection}, {size} px)"

@@ -258,7 +258,7 @@ def test_every_tensor_is_needed(tensors, tmp_path):
     path = tmp_path / "a.safetensors"
     for key in [key for key in tensors if key.startswith(ONE_OF_EACH)]:
         write(path, {other: value for other, value in tensors.items() if other != key})
-        refused(path, "is an MM-Diff checkpoint with parts missing or misshapen")
+        refused(path, "is a checkpoint with parts missing or misshapen")
 
 
 def test_every_shape_is_checked(tensors, tmp_path):
@@ -284,8 +284,8 @@ def test_heads_of_another_width_than_the_spec_says(tensors, tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        (None, "is a safetensors file but no MM-Diff checkpoint (its metadata has no `mmdiff` entry)"),
-        ({"other": "1"}, "is a safetensors file but no MM-Diff checkpoint"),
+        (None, "is neither an MM-Diff checkpoint (its metadata has no `mmdiff` entry) nor an IP-Adapter"),
+        ({"other": "1"}, "is neither an MM-Diff checkpoint"),
         ({"mmdiff": "{"}, "has an `mmdiff` metadata entry that can't be read"),
         ({"mmdiff": "[]"}, "metadata entry that can't be read"),
         ({"mmdiff": "{}"}, "metadata entry that can't be read (KeyError: 'format')"),

@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmdiff_core.model.attention import attend, multimodal_cross_attention
-from mmdiff_core.model.heads import EntityHead, SubjectHead, TokenFusion, under
+from mmdiff_core.model.heads import EntityHead, TokenFusion
 from mmdiff_core.model.lora import lora_tree
 from mmdiff_core.model.refiner import SERefiner
+from mmdiff_core.model.subject_head import SubjectHead
+from mmdiff_core.model.tensors import under
 
 RECORDED = load_file(Path(__file__).parents[1] / "data" / "components.safetensors")
 BOUND = 1e-5
@@ -40,7 +42,7 @@ def lora(name: str) -> nn.ModuleDict:
 
 
 def test_refiner():
-    refiner = loaded(SERefiner(patch_dim=24, dim=32, depth=2, head_dim=8), "refiner")
+    refiner = loaded(SERefiner(under(RECORDED, "refiner.weights"), head_dim=8), "refiner")
     out = refiner(RECORDED["refiner.in.query"], RECORDED["refiner.in.patches"])
     assert error(out, RECORDED["refiner.out"]) <= BOUND
 

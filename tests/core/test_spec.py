@@ -16,6 +16,11 @@ def test_a_checkpoint_trained_here_has_the_clean_habits():
         photo_size=224,
         head_dim=256,
         fuse_prompt=True,
+        shortcut=True,
+        negative="nothing",
+        resize="bilinear",
+        face_crop=224,
+        unit_face=True,
     )
 
 
@@ -41,15 +46,18 @@ def test_an_unknown_field_is_named_beside_the_known_ones():
         Spec().replace(habit=1, fuse_negative=True)
     assert str(caught.value) == (
         "A spec has no field habit; its fields are identity, text_lora_encoders, fuse_negative, entity_references, "
-        "photo_size, head_dim, fuse_prompt."
+        "photo_size, head_dim, fuse_prompt, shortcut, negative, resize, face_crop, unit_face."
     )
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"identity": "arcface"}, "The spec's identity is 'arcface'; it must be one of 'face', 'cls'."),
-        ({"identity": None}, "The spec's identity is None; it must be one of 'face', 'cls'."),
+        (
+            {"identity": "arcface"},
+            "The spec's identity is 'arcface'; it must be one of 'face', 'cls', 'patches', 'latents'.",
+        ),
+        ({"identity": None}, "The spec's identity is None; it must be one of 'face', 'cls', 'patches', 'latents'."),
         ({"text_lora_encoders": "second"}, "text_lora_encoders is 'second'; it must be one of 'first', 'both'."),
         ({"fuse_negative": "yes"}, "The spec's fuse_negative is 'yes'; it must be one of True, False."),
         ({"entity_references": ["first"]}, "entity_references is ['first']; it must be one of 'first', 'mean'."),

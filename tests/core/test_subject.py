@@ -141,13 +141,13 @@ def tower(hidden=10, projection=12):
 )
 def test_another_vision_encoder(make, config, found):
     with pytest.raises(MMDiffError) as caught:
-        check_vision(SimpleNamespace(config=config), make().heads)
+        check_vision(SimpleNamespace(config=config), make())
     assert f"The vision encoder has {found}, the checkpoint wants 10 and 12. Use the encoder" in str(caught.value)
 
 
 def towers(mmdiff):
     original = tower()
-    return VisionTowers(original, tuned_tower(original, mmdiff.heads, mmdiff.vision) if mmdiff.vision else original)
+    return VisionTowers(original, tuned_tower(original, mmdiff) if mmdiff.vision else original)
 
 
 def test_the_tuned_tower_gives_the_cls_and_the_original_the_patches(make, tensors, photos):

@@ -331,8 +331,8 @@ def test_with_spec_changes_a_copy(pack, scene):
     (first, second, clean), (negative, _, clean_negative) = ([one[n][0][0] for one in contexts] for n in (0, 1))
     assert torch.equal(first[..., :64], second[..., :64]) and error(first[..., 64:], second[..., 64:]) > DIFFERENT
     assert torch.equal(first, clean) and error(negative, clean_negative) > DIFFERENT
-    with pytest.raises(module(pack, "mmdiff_core").MMDiffError, match="no field negative"):
-        released.with_spec(negative=True)
+    with pytest.raises(module(pack, "mmdiff_core").MMDiffError, match="no field negated"):
+        released.with_spec(negated=True)
 
 
 # References

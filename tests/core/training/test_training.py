@@ -216,7 +216,7 @@ def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp
     mmdiff = load_checkpoint(tmp_path / "run" / "step-00000003.safetensors")
     assert mmdiff.base == "sd15" and mmdiff.vision and "null" not in mmdiff.tensors()
     original = Base(str(folder / "base"), str(folder / "vision"), weights=True, dtype=torch.float32).vision
-    towers = VisionTowers(original, tuned_tower(original, mmdiff.heads, mmdiff.vision))
+    towers = VisionTowers(original, tuned_tower(original, mmdiff))
     batch = made.batch([1])
     with torch.no_grad():
         conditions = made.trainee.conditions(batch.slots, SIDE)
