@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -184,14 +185,11 @@ def ours(pack: dict[str, type], base: str, unet: Any) -> dict[str, Call]:
     return calls
 
 
-def ip_adapter(nodes: dict[str, type], pack: dict[str, type], base: str, unet: Any) -> dict[str, Call]:
-    """The same counts with IPAdapter_plus's own node: a chain of adapters of four tokens each."""
+def ip_adapter_weights(pack: dict[str, type], base: str, unet: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """An IP-Adapter of four tokens for a base, as its file holds it."""
     layers = module(pack, "nodes.host.base").attention_layers(unet.model.diffusion_model)
     context = full_size.UNETS[base]["context_dim"]
-    cross = sorted(
-        (layer for layer in layers if layer.cross), key=lambda layer: layer.path.split(".")[1] != "input_blocks"
-    )
-    weights = {
+    return {
         "image_proj": {
             "proj.weight": torch.randn(4 * context, 1024) * 0.03,
             "proj.bias": torch.zeros(4 * context),
@@ -199,11 +197,34 @@ def ip_adapter(nodes: dict[str, type], pack: dict[str, type], base: str, unet: A
             "norm.bias": torch.zeros(context),
         },
         "ip_adapter": {
-            f"{2 * number + 1}.to_{name}_ip.weight": full_size.randomise(torch.empty_like(layer.attention.to_k.weight))
-            for number, layer in enumerate(cross)
+            f"{layer.number}.to_{name}_ip.weight": full_size.randomise(torch.empty_like(layer.attention.to_k.weight))
+            for layer in layers
+            if layer.cross
             for name in "kv"
         },
     }
+
+
+def ip_adapter_by_us(pack: dict[str, type], base: str, unet: Any, weights: dict) -> dict[str, Call]:
+    """The same counts with an IP-Adapter read as a checkpoint; negative rows get tokens too."""
+    core, text, read = (
+        module(pack, name) for name in ("mmdiff_core", "nodes.host.text", "mmdiff_core.checkpoint.ipadapter")
+    )
+    tensors, spec = read.read_ipadapter(read.flattened(weights), Path("ip-adapter.bin"), None)
+    mmdiff = module(pack, "nodes.host.model").HostedMMDiff(core.MMDiff(tensors, spec, "ip-adapter", dtype=None), None)
+    calls = {}
+    for count in SUBJECTS:
+        tokens = torch.randn(2, count, 4, full_size.UNETS[base]["context_dim"])
+        subjects = tuple(
+            core.Subject(f"{n}", 1.0, tokens[0, n], {}, "ip-adapter", negative=tokens[1, n]) for n in range(count)
+        )
+        binding = text.Binding(f"IP-Adapter {count}", mmdiff, subjects, tuple((5 + 2 * n,) for n in range(count)))
+        calls[binding.id] = Call(applied(pack, binding, unet, WEIGHT), *conditioning(base, binding.id))
+    return calls
+
+
+def ip_adapter_plus(nodes: dict[str, type], base: str, unet: Any, weights: dict) -> dict[str, Call]:
+    """The same counts with IPAdapter_plus's own node: a chain of adapters of four tokens each."""
     apply = nodes["IPAdapterEmbeds"]().apply_ipadapter
     calls = {}
     for count in SUBJECTS:
@@ -221,11 +242,12 @@ def main(base: str, passes: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     pack = custom_node(ROOT)
     unet = full_size.unet(base, torch.float32, shared=True)
-    calls = {}
+    calls, weights = {}, ip_adapter_weights(pack, base, unet)
     if neighbour := os.environ.get("IPADAPTER_PLUS_DIR"):
-        calls.update(ip_adapter(custom_node(neighbour), pack, base, unet))
+        calls.update(ip_adapter_plus(custom_node(neighbour), base, unet, weights))
     bare = Call(full_size.unet(base, torch.float32, shared=True), *conditioning(base, None))
     calls.update(ours(pack, base, unet))
+    calls.update(ip_adapter_by_us(pack, base, unet, weights))
 
     layers = module(pack, "nodes.host.base").attention_layers(unet.model.diffusion_model)
     places = [layer.slot for layer in layers if layer.cross]
