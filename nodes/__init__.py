@@ -6,6 +6,7 @@ from .analyze_face import AnalyzeFace
 from .apply_attention import ApplyAttention
 from .attention_maps import AttentionMaps
 from .bind_subjects import BindSubjects
+from .check_cast import CheckCast
 from .demo_subject import DemoSubject
 from .encode_subject import EncodeSubject
 from .host.routes import add_routes
@@ -28,6 +29,7 @@ class MMDiffExtension(ComfyExtension):
             BindSubjects,
             ApplyAttention,
             AttentionMaps,
+            CheckCast,
             LoadDemo,
             DemoSubject,
         ]

@@ -1,6 +1,3 @@
-import functools
-from pathlib import Path
-
 import numpy as np
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -10,8 +7,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..mmdiff_core import Spec
-from ..mmdiff_core.face import CHOICES, FaceModels, Found, analyze, find_files
-from .host import folders, types
+from ..mmdiff_core.face import CHOICES, Found, analyze
+from .host import types
+from .host.faces import face_models
 from .host.model import HostedMMDiff
 
 CHOSEN, OTHER = (60, 220, 90), (255, 170, 0)
@@ -66,18 +64,11 @@ class AnalyzeFace(types.Node):
             throw_exception_if_processing_interrupted()
             bar.update_absolute(done)
 
-        models = _models(*((file, file.stat().st_mtime_ns) for file in find_files(folders.face_folders())))
         crop = mmdiff.core.spec.face_crop if mmdiff is not None else Spec.face_crop
-        face, found = analyze(image, models, choice, index, progress, crop)
+        face, found = analyze(image, face_models(), choice, index, progress, crop)
         bar.update_absolute(len(image))
         seen = torch.stack([_numbered(photo, faces) for photo, faces in zip(image, found, strict=True)])
         return io.NodeOutput(face, ui=ui.PreviewImage(seen, cls=cls))
-
-
-@functools.lru_cache(maxsize=1)
-def _models(detector: tuple[Path, int], recogniser: tuple[Path, int]) -> FaceModels:
-    """The opened files, kept until one has another time of change."""
-    return FaceModels.load(detector[0], recogniser[0])
 
 
 def _numbered(photo: Tensor, found: Found) -> Tensor:

@@ -88,12 +88,12 @@ def attention_maps(
     applied = next((one for one in model.get_attachment(KEY) or () if one.binding.id == binding.id), None)
     if applied is None:
         raise MMDiffError(
-            "Preview Attention Maps: the model does not carry this binding. Connect the model that comes from Apply "
+            "The model does not carry this binding. Connect the model that comes from Apply "
             "MM-Diff Attention with the same binding; a merge keeps the subjects of its first model alone."
         )
     if not latent["samples"].isfinite().all():
         raise MMDiffError(
-            "Preview Attention Maps: the latent has values that are not numbers (NaN or infinite); the sampler that "
+            "The latent has values that are not numbers (NaN or infinite); the sampler that "
             "made it failed, look at its picture."
         )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])

@@ -83,7 +83,7 @@ def _tuned(mmdiff: HostedMMDiff, original: ClipVisionModel) -> Tower:
             model.load_state_dict({**original.get_sd(), **mmdiff.core.vision}, assign=patcher.is_dynamic())
         except RuntimeError as error:
             raise MMDiffError(
-                f"Encode Subject: the checkpoint's tuned vision weights do not fit {_name(original)} ({error}). "
+                f"The checkpoint's tuned vision weights do not fit {_name(original)} ({error}). "
                 "Connect the vision encoder it was trained with."
             ) from error
         mmdiff.tuned_towers[original] = Tower(model, patcher)
@@ -100,7 +100,7 @@ def _check(mmdiff: HostedMMDiff, clip_vision: ClipVisionModel) -> None:
         name = encoder_name(*wanted, "its own vision encoder")
         hidden, projection = (width or "any" for width in wanted)
         raise MMDiffError(
-            f"Encode Subject: the `clip_vision` socket holds {_name(clip_vision)}, the checkpoint was trained with "
+            f"The `clip_vision` socket holds {_name(clip_vision)}, the checkpoint was trained with "
             f"{name} (hidden {hidden}, projection {projection}, {size} px). Load that one with Load CLIP Vision."
         )
 

@@ -11,7 +11,7 @@ FLOORS = [
     {"files", "picture_files", "photo", "prompt", "spec", "constraint", "sheet"},
     {"face", "model", "data", "cutout"},
     {"checkpoint", "subject", "world"},
-    {"drawing"},
+    {"drawing", "cast"},
     {"training", "evaluation", "demo"},
 ]
 """From the bottom up. What is not listed is a face of its own: the package, its command line, and what they open."""

@@ -346,7 +346,7 @@ def test_another_vision_encoder_is_named(pack, tmp_path, large, refused, config,
         return node.execute(mmdiff=large.mmdiff, clip_vision=encoder, image=photo, name="Ada", weight=1.0).args[0]
 
     first = encode(large.encoder)
-    with refused("Encode Subject: the `clip_vision` socket holds", named, "CLIP ViT-L/14 (hidden 1024, projection 768"):
+    with refused("Encode Subject: The `clip_vision` socket holds", named, "CLIP ViT-L/14 (hidden 1024, projection 768"):
         encode(tower(tmp_path, **config))
     assert torch.equal(encode(large.encoder).tokens, first.tokens)
     assert torch.equal(subject(pack, "Ada").tokens, wanted.tokens)
@@ -356,7 +356,7 @@ def test_an_encoder_whose_inside_is_another(pack, tmp_path, large, refused):
     """Of the right widths, but with other patches: the tuned weights do not fit it."""
     other = tower(tmp_path, hidden_size=1024, projection_dim=768, patch_size=56)
     node = pack["MMDiffEncodeSubject"]
-    with refused("Encode Subject: the checkpoint's tuned vision weights do not fit CLIP ViT-L/14"):
+    with refused("Encode Subject: The checkpoint's tuned vision weights do not fit CLIP ViT-L/14"):
         node.execute(mmdiff=large.mmdiff, clip_vision=other, image=torch.rand(1, 8, 8, 3), name="Ada", weight=1.0)
     assert other not in large.mmdiff.tuned_towers
 
