@@ -24,10 +24,11 @@ STAND_INS = {
 
 
 class Server:
-    """`python main.py --cpu` on a free port of this machine; leaving the `with` ends it."""
+    """`python main.py --cpu` on a free port of this machine, with more arguments; leaving the `with` ends it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
+        self.arguments = arguments
         packs = folder / "custom_nodes"
         packs.mkdir(parents=True)
         (packs / "mm-diff").symlink_to(ROOT)
@@ -44,7 +45,7 @@ class Server:
         command = [sys.executable, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
         self.log = open(self.folder / "server.log", "w")
         self.process = subprocess.Popen(
-            [*command, "--disable-auto-launch", "--disable-api-nodes"],
+            [*command, "--disable-auto-launch", "--disable-api-nodes", *self.arguments],
             cwd=os.environ["COMFYUI_DIR"],
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -70,7 +71,7 @@ class Server:
     def post(self, path: str, body: bytes, kind: str = "application/json") -> dict:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
         with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.loads(answer.read())
+            return json.loads(answer.read() or "null")
 
     def upload(self, photo: Path) -> None:
         """A photo into the input folder, as the Load Image node does it."""
@@ -84,15 +85,22 @@ class Server:
         )
         self.post("/upload/image", body, f"multipart/form-data; boundary={boundary}")
 
-    def queue(self, workflow: dict) -> dict:
-        """The history entry of a workflow in API format, when it has ended."""
-        number = self.post("/prompt", json.dumps({"prompt": workflow}).encode())["prompt_id"]
+    def send(self, workflow: dict) -> str:
+        """Queue a workflow in API format; its number."""
+        return self.post("/prompt", json.dumps({"prompt": workflow}).encode())["prompt_id"]
+
+    def ended(self, number: str) -> dict:
+        """The history entry of what was queued, when it has ended."""
         for _ in range(1200):
             history = json.loads(self.get(f"/history/{number}"))
             if number in history:
                 return history[number]
             time.sleep(0.25)
         raise TimeoutError(number)
+
+    def queue(self, workflow: dict) -> dict:
+        """The history entry of a workflow in API format, when it has ended."""
+        return self.ended(self.send(workflow))
 
     def image(self, entry: dict) -> bytes:
         """The first saved picture of a history entry."""

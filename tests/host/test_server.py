@@ -85,6 +85,31 @@ def test_a_subject_is_saved_and_loaded_in_another_workflow(server):
     assert pixels[0] == pixels[1]
 
 
+def test_a_saved_subject_that_was_deleted_is_saved_again(server):
+    """The host has nothing to run but what says "Saved", and the file must be there."""
+    graph = changed(with_stand_ins(workflow(PORTRAIT)), "KSampler", steps=1)
+    encode = next(number for number, node in graph.items() if node["class_type"] == "MMDiffEncodeSubject")
+    save = {"class_type": "MMDiffSaveSubject", "inputs": {"subject": [encode, 0], "filename": "kept"}}
+    path = server.folder / "models" / "mmdiff" / "subjects" / "kept.safetensors"
+    for _ in range(2):
+        entry = server.queue({**graph, "save": save})
+        assert entry["outputs"]["save"]["text"] == ["Saved 'man' as kept.safetensors."]
+        path.unlink()
+
+
+def test_the_first_subject_may_be_taken_off(server):
+    """Muted or bypassed, its socket is empty: handled like any other, by the prompt that then has a marker too many."""
+    graph = changed(with_stand_ins(workflow(TWO_PEOPLE)), "KSampler", steps=1)
+    bind = next(node for node in graph.values() if node["class_type"] == "MMDiffBindSubjects")
+    bind["inputs"].pop("subjects.subject_0")
+    bind["inputs"]["prompt"] = "a woman<|subj|> and a man<|subj|>"
+    entry = server.queue(graph)
+    message = next(what for name, what in entry["status"]["messages"] if name == "execution_error")
+    assert "2 <|subj|> markers for 1 subject" in message["exception_message"]
+    bind["inputs"]["prompt"] = "a man<|subj|>"
+    assert server.queue(graph)["status"]["status_str"] == "success"
+
+
 @pytest.mark.parametrize(
     ("kind", "inputs", "sentence"),
     [
