@@ -1,5 +1,3 @@
-import math
-
 from comfy_api.latest import io
 
 from ..mmdiff_core import save_subject
@@ -35,7 +33,7 @@ class SaveSubject(types.Node):
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> float:
         """Never equal: the file may have been moved or replaced since, and "Saved" must be true."""
-        return math.nan
+        return float("nan")  # a new one, for the host's caches hold `math.nan` to be itself
 
     @classmethod
     def execute(cls, subject, filename) -> io.NodeOutput:
