@@ -1,6 +1,7 @@
 """The real host, if COMFYUI_DIR points at one: `pack` is this pack as ComfyUI itself loads it."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -48,3 +49,10 @@ def _as_the_host_runs_nodes(request):
     with torch.inference_mode():
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _told_to_compatibility(request, record_property):
+    """See compatibility.py."""
+    for mark in request.node.iter_markers("neighbour"):
+        record_property("neighbour", json.dumps(mark.args))

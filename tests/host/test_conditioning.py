@@ -65,6 +65,9 @@ def in_area(conditioning, x, width):
 # Regional prompts
 
 
+@pytest.mark.neighbour(
+    "Conditioning Set Mask, Combine", "Comfy-Org/ComfyUI", "two bindings, a half each", "not a node on the model"
+)
 def test_masked_prompts_keep_their_own_subjects(scene):
     positive = combined(masked(scene.a[0], half(True)), masked(scene.b[0], half(False)))
     cond, uncond = predict(scene.both, positive, scene.negative)
@@ -73,6 +76,9 @@ def test_masked_prompts_keep_their_own_subjects(scene):
     assert error(uncond, scene.uncond) < EQUAL
 
 
+@pytest.mark.neighbour(
+    "Conditioning Set Area", "Comfy-Org/ComfyUI", "two bindings, a half each", "not a node on the model"
+)
 def test_prompts_in_areas_keep_their_own_subjects(scene):
     """The host fills in negative rows for the areas; they are copies of the positive rows and get no subject."""
     left, right = in_area(scene.a[0], 0, 8), in_area(scene.b[0], 8, 8)
@@ -129,6 +135,9 @@ def test_fused_negatives_stay_with_their_own_binding(pack, scene):
 # Guiders
 
 
+@pytest.mark.neighbour(
+    "Perp-Neg Guider", "Comfy-Org/ComfyUI", "three prompts, one with a subject", "not a node on the model"
+)
 def test_perp_neg(scene):
     empty = scene.b[1]
     positive, negative, nothing = predict(
@@ -139,6 +148,7 @@ def test_perp_neg(scene):
     assert error(nothing, scene.uncond) < EQUAL
 
 
+@pytest.mark.neighbour("Dual CFG Guider", "Comfy-Org/ComfyUI", "two bindings and a negative", "not a node on the model")
 @pytest.mark.parametrize("nested", [False, True])
 def test_dual_cfg(scene, nested):
     """Two prompts with a binding each; the negative is the first row here."""
@@ -265,6 +275,12 @@ def warnings_of_ours(caplog):
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("MM-Diff")]
 
 
+@pytest.mark.neighbour(
+    "Conditioning Average, Concat, Set Timestep Range, Set Area Strength",
+    "Comfy-Org/ComfyUI",
+    "each after the binding",
+    "not a node on the model",
+)
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_a_copied_conditioning_keeps_its_binding(scene, caplog, edit):
     """None of these edits changes the text, so the prediction is that of the conditioning itself."""
@@ -300,6 +316,9 @@ def zeroed(conditioning):
     return nodes.ConditioningZeroOut().zero_out(conditioning)[0]
 
 
+@pytest.mark.neighbour(
+    "Conditioning Zero Out", "Comfy-Org/ComfyUI", "the positive, zeroed, as the negative", "not a node on the model"
+)
 def test_a_prompt_zeroed_out_is_no_prompt(scene, caplog):
     """As the negative, which many graphs make so, it must not take away what the positive gives."""
     found = predict(scene.one["a"], scene.a[0], zeroed(scene.a[0]))
@@ -330,6 +349,12 @@ def test_an_unbound_prompt_beside_a_bound_one_gets_no_subject(scene, caplog):
     assert not warnings_of_ours(caplog)
 
 
+@pytest.mark.neighbour(
+    "Conditioning Set Timestep Range",
+    "Comfy-Org/ComfyUI",
+    "a binding that begins later, timed anew",
+    "not a node on the model",
+)
 def test_a_bound_prompt_timed_anew(pack, scene):
     """Of a prompt in stretches each is kept to its own; together they are limited as any other prompt is."""
     window = {"mmdiff": scene.mmdiff, "start_percent": 0.4, "end_percent": 1.0}
@@ -411,6 +436,7 @@ def test_odd_sizes(pack, scene, size):
         assert error(predict(applied(pack, found[2]), *found[:2], noise=noise)[0], same) < EQUAL
 
 
+@pytest.mark.neighbour("Kohya Deep Shrink", "Comfy-Org/ComfyUI", "with a region", "after")
 @pytest.mark.parametrize("size", [(16, 16), (45, 80)])
 def test_deep_shrink_with_a_region(pack, scene, size):
     """The blocks' own sizes count, not the latent's."""
@@ -435,6 +461,9 @@ def test_deep_shrink_with_a_region(pack, scene, size):
 # Samplers and windows
 
 
+@pytest.mark.neighbour(
+    "KSampler (Advanced)", "Comfy-Org/ComfyUI", "two parts against one run", "not a node on the model"
+)
 def test_advanced_sampling_in_two_parts(scene):
     """KSampler (Advanced) from step 0 to 2 with leftover noise and from 2 on is the whole run."""
     latent = {"samples": torch.zeros(1, 4, 16, 16)}

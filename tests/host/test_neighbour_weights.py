@@ -147,6 +147,12 @@ def test_weight_zero_is_the_loras_alone(pack, scene, chain):
     assert error(without, wanted) > DIFFERENT
 
 
+@pytest.mark.neighbour(
+    "LoRA, bypass LoRA, UNet Attention Multiply",
+    "Comfy-Org/ComfyUI",
+    "ten chains, keys and values against weights by hand",
+    "both",
+)
 @pytest.mark.parametrize("chain", CHAINS)
 def test_subjects_see_every_lora_but_our_text_lora(pack, scene, chain, monkeypatch):
     seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
@@ -238,6 +244,12 @@ MERGES = {
 }
 
 
+@pytest.mark.neighbour(
+    "Model Merge, simple and block by block",
+    "Comfy-Org/ComfyUI",
+    "with another, with itself, ours as the second and applied again",
+    "both",
+)
 @pytest.mark.parametrize(("merge", "share"), MERGES.values(), ids=MERGES)
 def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
     """The LoRA is as strong as the host's merge makes it, and exactly that much is kept from the subjects."""
@@ -259,6 +271,7 @@ def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
             assert error(found[0], tokens @ image_weight(core, layer, part, scene.base).T) < EQUAL, (layer.path, part)
 
 
+@pytest.mark.neighbour("Model Merge Add", "Comfy-Org/ComfyUI", "ours with itself", "after")
 def test_a_model_added_to_itself(pack, scene, monkeypatch):
     seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
     ours = applied(pack, scene.binding)
@@ -268,6 +281,9 @@ def test_a_model_added_to_itself(pack, scene, monkeypatch):
         assert error(keys[0], tokens @ image_weight(core, layer, "to_k", doubled).T) < EQUAL, layer.path
 
 
+@pytest.mark.neighbour(
+    "Hook LoRA with keyframes", "Comfy-Org/ComfyUI", "three pairs of strengths", "not a node on the model"
+)
 @pytest.mark.parametrize("strengths", [(1.0, 0.0), (0.0, 1.0), (0.5, 1.0)])
 def test_a_lora_whose_strength_changes_during_sampling(pack, scene, monkeypatch, strengths):
     """A hook with keyframes: keys and values are of the weights of the step, and computed once for each strength."""

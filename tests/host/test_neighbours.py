@@ -171,6 +171,7 @@ def test_attention_couple(pack, scene, style, count, batch):
     assert error(wanted, same) > DIFFERENT
 
 
+@pytest.mark.neighbour("Perturbed-Attention Guidance", "Comfy-Org/ComfyUI", "its own pass gets the subjects", "both")
 def test_perturbed_attention_guidance(pack, scene):
     def node(model):
         return PerturbedAttentionGuidance.execute(model, 3.0)[0]
@@ -184,6 +185,7 @@ def test_perturbed_attention_guidance(pack, scene):
     assert all(added.abs().max() > 1e-3 for added in own_pass)
 
 
+@pytest.mark.neighbour("Self-Attention Guidance", "Comfy-Org/ComfyUI", "its own negative pass gets none", "both")
 def test_self_attention_guidance(pack, scene):
     """Its own pass runs the negative prompt alone, as the first of one: it must get no subjects."""
 
@@ -206,6 +208,7 @@ NODES = {
 }
 
 
+@pytest.mark.neighbour("FreeU, FreeU V2, HyperTile", "Comfy-Org/ComfyUI", "each of the three", "both")
 @pytest.mark.parametrize("node", NODES.values(), ids=NODES)
 def test_nodes_that_do_not_touch_cross_attention(pack, scene, node):
     before, after = both_orders(pack, scene, node)
@@ -215,6 +218,7 @@ def test_nodes_that_do_not_touch_cross_attention(pack, scene, node):
     assert error(before, theirs_alone) > DIFFERENT
 
 
+@pytest.mark.neighbour("Token merging", "Comfy-Org/ComfyUI", "half of the tokens", "both")
 def test_token_merging_runs(pack, scene):
     before, after = both_orders(pack, scene, lambda model: TomePatchModel.execute(model, 0.5)[0])
     assert error(before, after) < EQUAL
@@ -284,6 +288,7 @@ def compiled(model):
     return TorchCompileModel.execute(model, "eager")[0]
 
 
+@pytest.mark.neighbour("Torch Compile", "Comfy-Org/ComfyUI", "runs uncompiled, with a warning", "both")
 def test_a_compiled_model(pack, scene, caplog):
     """The host's graphs are shared between blocks and runs without a guard on our patches; neither may show."""
     for weight in (0.8, 0.2):
@@ -294,6 +299,7 @@ def test_a_compiled_model(pack, scene, caplog):
     assert caplog.text.count("this run is not compiled") == 4
 
 
+@pytest.mark.neighbour("EasyCache", "Comfy-Org/ComfyUI", "skipping none and many calls", "both")
 def test_a_cache_that_skips_calls(pack, scene):
     def node(threshold):
         return lambda model: EasyCacheNode.execute(model, threshold, 0.0, 1.0, False)[0]

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from graph import applied, bound, error, mmdiff, sample, subject
-from others import call, checkout
+from graph import applied, bound, error, mmdiff, module, sample, subject
+from others import call
 from predictions import noises, predict
 from stack import golden
 from tiny_sd15 import general_checkpoint, sd15
@@ -51,7 +51,7 @@ def tiles(method, at_once):
     return node
 
 
-@pytest.mark.neighbour("Tiled Diffusion", TILED, "a wide picture, 1 and 4 tiles in a batch, two subjects")
+@pytest.mark.neighbour("Tiled Diffusion", TILED, "a wide picture, 1 and 4 tiles in a batch, two subjects", "both")
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("method", ["MultiDiffusion", "Mixture of Diffusers", "SpotDiffusion"])
 def test_tiled_diffusion(pack, scene, method, batch):
@@ -65,7 +65,7 @@ def test_tiled_diffusion(pack, scene, method, batch):
         assert error(wanted[..., columns : columns + 8], plain[..., columns : columns + 8]) > DIFFERENT
 
 
-@pytest.mark.neighbour("Tiled Diffusion", TILED, "a subject in a region of the whole picture")
+@pytest.mark.neighbour("Tiled Diffusion", TILED, "a subject in a region of the whole picture", "both")
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_tiled_diffusion_leaves_a_region_where_it_was_drawn(pack, scene, at_once):
     left = torch.zeros(1, 16, 32)
@@ -103,7 +103,7 @@ def small(pack, tmp_path_factory):
     return SimpleNamespace(prompts=(positive, negative), binding=binding)
 
 
-@pytest.mark.neighbour("Reference ControlNet", CONTROL, "each style, with two subjects")
+@pytest.mark.neighbour("Reference ControlNet", CONTROL, "each style, with two subjects", "not a node on the model")
 @pytest.mark.parametrize("style", ["reference_attn", "reference_adain", "reference_attn+adain"])
 def test_reference_controlnet(pack, small, style):
     """It runs blocks by a forward of its own, which does not fill in every key."""
@@ -147,10 +147,12 @@ def tooling_regions(text):
 
 COUPLES = {
     "ppm": pytest.param(
-        ppm_couple, marks=pytest.mark.neighbour("Attention Couple", PPM, "one prompt in both regions, two subjects")
+        ppm_couple,
+        marks=pytest.mark.neighbour("Attention Couple", PPM, "one prompt in both regions, two subjects", "both"),
     ),
     "tooling": pytest.param(
-        tooling_regions, marks=pytest.mark.neighbour("Regions", TOOLING, "one prompt in both regions, two subjects")
+        tooling_regions,
+        marks=pytest.mark.neighbour("Regions", TOOLING, "one prompt in both regions, two subjects", "both"),
     ),
 }
 
@@ -165,7 +167,7 @@ def test_attention_couples(pack, scene, couple, batch):
         assert error(sample(model, *scene.prompts, **given), wanted) < EQUAL
 
 
-@pytest.mark.neighbour("NegPip", PPM, "a prompt with a negative weight, and two subjects")
+@pytest.mark.neighbour("NegPip", PPM, "a prompt with a negative weight, and two subjects", "before")
 @pytest.mark.parametrize("separation", ["reference", "by word"])
 def test_negpip(pack, scene, separation):
     """It sends keys and values in one context of double length, in which the entity words stand elsewhere."""
@@ -184,10 +186,41 @@ def test_negpip(pack, scene, separation):
     assert error(sample(applied(pack, prompts[2], model, separation=separation), *prompts[:2]), wanted) < EQUAL
 
 
-UPSCALE = "ssitu/ComfyUI_UltimateSDUpscale"
+def image_prompt(layers):
+    """IPAdapter with random weights for a UNet's cross-attention layers, in its own order of them."""
+    random = torch.Generator().manual_seed(0)
+    cross = sorted((one for one in layers if one.cross), key=lambda one: not one.path.startswith("diffusion_model.in"))
+    context = cross[0].attention.to_k.weight.shape[1]
+    weights = {
+        "image_proj": {
+            "proj.weight": torch.randn(4 * context, 1024, generator=random) * 0.03,
+            "proj.bias": torch.zeros(4 * context),
+            "norm.weight": torch.ones(context),
+            "norm.bias": torch.zeros(context),
+        },
+        "ip_adapter": {
+            f"{2 * number + 1}.to_{name}_ip.weight": torch.randn(one.attention.to_k.weight.shape, generator=random) / 8
+            for number, one in enumerate(cross)
+            for name in "kv"
+        },
+    }
+    seen, unseen = torch.randn(1, 1024, generator=random), torch.zeros(1, 1024)
+
+    def node(model):
+        settings = {"weight_type": "linear", "start_at": 0.0, "end_at": 1.0, "weight": 0.8}
+        settings |= {"pos_embed": seen, "neg_embed": unseen}
+        return call(IP_ADAPTER, "IPAdapterEmbeds", model=model, ipadapter=weights, **settings)[0]
+
+    return node
 
 
-def test_the_checkouts_are_named_as_they_are_looked_for():
-    """A misspelt name would skip for ever."""
-    for repository in (TILED, CONTROL, PPM, TOOLING, IP_ADAPTER, UPSCALE):
-        assert checkout(repository).is_dir()
+@pytest.mark.neighbour("IPAdapter Embeds", IP_ADAPTER, "an image prompt and two subjects", "both")
+def test_ip_adapter(pack, small):
+    layers = module(pack, "nodes.host.base").attention_layers(sd15().model.model.diffusion_model)
+    node = image_prompt(layers)
+    before = sample(applied(pack, small.binding, node(sd15().model)), *small.prompts)
+    after = sample(node(applied(pack, small.binding, sd15().model)), *small.prompts)
+    assert error(after, before) < EQUAL
+    assert error(before, sample(applied(pack, small.binding, sd15().model), *small.prompts)) > DIFFERENT
+    theirs = node(applied(pack, small.binding, sd15().model, weight=0.0))
+    assert error(before, sample(theirs, *small.prompts)) > DIFFERENT

@@ -94,6 +94,7 @@ def test_dropped_marks_are_said(scene, caplog):
     assert "dropped the marks" in warning
 
 
+@pytest.mark.neighbour("Perp-Neg, the older node", "Comfy-Org/ComfyUI", "its own prompt gets none", "after")
 def test_a_nodes_own_prompt_gets_no_subject_and_no_warning(pack, scene, caplog):
     """The older Perp-Neg encodes its empty prompt itself, outside of the run's conditionings."""
     model = applied(pack, scene.a[2])
