@@ -28,6 +28,7 @@ from .regions import reach
 from .rows import DENSITY, MARK, PLACES, Meaning, mark_rows, repeated_rows
 from .tell import warn
 from .text import Binding
+from .views import whole_latent
 
 KEY = "mmdiff"
 NOBODY = 4
@@ -71,14 +72,15 @@ class Run:
     """What lives as long as one sampling run: what its rows mean, the windows as sigmas, and the subjects' keys and
     values.
 
-    latent_size: (H, W) of the whole latent.
+    latent_size: (H, W) of the whole latent, of which the run's own may be a tile.
     """
 
-    def __init__(self, applied: tuple[Applied, ...], guider: Any, latent_size: tuple[int, int]) -> None:
+    def __init__(self, applied: tuple[Applied, ...], guider: Any, size: tuple[int, int]) -> None:
         patcher = guider.model_patcher
         self.applied = applied
-        self.latent_size = latent_size
-        self.meanings = mark_rows(guider.conds, [one.binding for one in applied], latent_size, patcher.load_device)
+        self.latent_size, corner = whole_latent(itertools.chain.from_iterable(guider.conds.values()), size)
+        bindings = [one.binding for one in applied]
+        self.meanings = mark_rows(guider.conds, bindings, size, corner, patcher.load_device)
         self.uuids = {cond["uuid"] for group in guider.conds.values() for cond in group}
         sampling = patcher.get_model_object("model_sampling")
         self.windows = [

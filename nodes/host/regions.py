@@ -27,7 +27,10 @@ def reach(
     """
     if all(subject.region is None for subject in subjects):
         return None
-    down, across = (places[..., ::DENSITY, ::DENSITY] // DENSITY).long().unbind(dim=1)
+    down, across = (
+        (axis // DENSITY).long().clamp(max=side - 1)
+        for axis, side in zip(places[..., ::DENSITY, ::DENSITY].unbind(dim=1), latent_size, strict=True)
+    )
     columns = []
     for subject, size in zip(subjects, sizes, strict=True):
         if subject.region is None:

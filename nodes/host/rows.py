@@ -43,21 +43,30 @@ class Places(CONDNoiseShape):
         return super().process_cond(batch_size, area and [DENSITY * side for side in area], **kwargs)
 
 
-def places(size: Sequence[int], device: torch.device) -> Tensor:
-    """(1, 2, DENSITY H, DENSITY W) the row and column of each place in a whole latent of size (H, W)."""
-    down, across = (torch.arange(DENSITY * side, dtype=torch.int32, device=device) for side in size)
+def places(size: Sequence[int], device: torch.device, corner: Sequence[int] = (0, 0)) -> Tensor:
+    """(1, 2, DENSITY H, DENSITY W) the row and column of each place of a latent of size (H, W) in the whole one, in
+    which it begins at `corner`."""
+    down, across = (
+        torch.arange(DENSITY * start, DENSITY * (start + side), dtype=torch.int32, device=device)
+        for start, side in zip(corner, size, strict=True)
+    )
     return torch.stack(torch.meshgrid(down, across, indexing="ij"))[None]
 
 
 def mark_rows(
-    conds: dict[str, list[dict]], bindings: Sequence[Binding], size: Sequence[int], device: torch.device
+    conds: dict[str, list[dict]],
+    bindings: Sequence[Binding],
+    size: Sequence[int],
+    corner: Sequence[int],
+    device: torch.device,
 ) -> list[Meaning]:
     """Mark a run's conditionings (the guider's own copies, by name) with what they mean, which is returned.
 
-    size: (H, W) of the whole latent. A conditioning made for a stretch of sampling is kept to that stretch. One that
-    was zeroed out says nothing any more and gets no subject. Where no conditioning carries a binding of the model,
-    because other nodes rebuilt them, the positive ones get all of them, with a warning. All but the positive ones,
-    where they carry no binding themselves, get what the run's subjects leave to negative rows.
+    size: (H, W) of the run's latent; corner: where it begins in the whole one. A conditioning made for a stretch of
+    sampling is kept to that stretch. One that was zeroed out says nothing any more and gets no subject. Where no
+    conditioning carries a binding of the model, because other nodes rebuilt them, the positive ones get all of them,
+    with a warning. All but the positive ones, where they carry no binding themselves, get what the run's subjects leave
+    to negative rows.
     """
     numbers = {binding.id: number for number, binding in enumerate(bindings)}
     carried = {cond[CONDITIONING_KEY] for group in conds.values() for cond in group if CONDITIONING_KEY in cond}
@@ -73,7 +82,7 @@ def mark_rows(
     meanings: list[Meaning] = []
     marks = {}
     if any(subject.region is not None for binding in bindings for subject in binding.subjects):
-        marks[PLACES] = Places(places(size, device))
+        marks[PLACES] = Places(places(size, device, corner))
     for group, members in conds.items():
         conds[group] = members = [cond for cond in members if _within_its_stretch(cond)]
         for cond in members:

@@ -17,6 +17,7 @@ from ...mmdiff_core import MMDiffError, Subject, bind_prompt
 from ...mmdiff_core.prompt import BoundPrompt, TokenPosition, find_markers, locate_words
 from .lora import patch_text_encoders
 from .model import HostedMMDiff
+from .views import VIEW_KEY, whole_view
 
 CONDITIONING_KEY = "mmdiff_binding"
 """Under this key a conditioning carries the id of the binding whose subjects its rows get."""
@@ -102,6 +103,7 @@ def bind(
         others=tokens.others,
     )
     comfy.model_management.load_models_gpu([mmdiff.patcher, clip.patcher])
+    placed = {VIEW_KEY: [whole_view()]} if any(subject.region is not None for subject in subjects) else {}
     positive: Conditioning = []
     negative: Conditioning = []
     for start, end, active in _stretches(subjects):
@@ -112,7 +114,7 @@ def bind(
         fused = tokens.positive
         if mmdiff.core.spec.fuse_prompt:
             fused = _fused(mmdiff, clip, tokens.positive, tokens, subjects, active)
-        positive += _encode(clip, fused, {**extra, CONDITIONING_KEY: binding.id})
+        positive += _encode(clip, fused, {**extra, **placed, CONDITIONING_KEY: binding.id})
         if mmdiff.core.spec.fuse_negative:
             fused = _fused(mmdiff, clip, tokens.negative, tokens, subjects, active)
             negative += _encode(clip, fused, {**extra, **_pooled_at_end(clip, tokens.negative, fused)})

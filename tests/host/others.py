@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from functools import cache
 from pathlib import Path
@@ -38,3 +39,11 @@ def call(repository: str, node: str, **inputs: Any) -> tuple:
     run = found.execute if hasattr(found, "execute") else getattr(found(), found.FUNCTION)
     outputs = run(**inputs)
     return getattr(outputs, "args", outputs)
+
+
+def module_of(repository: str, file: str) -> Any:
+    """One module of another pack alone, where the whole would fetch things when it is loaded."""
+    described = importlib.util.spec_from_file_location(Path(file).stem, checkout(repository) / file)
+    module = importlib.util.module_from_spec(described)
+    described.loader.exec_module(module)
+    return module

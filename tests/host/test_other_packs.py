@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from graph import applied, bound, error, mmdiff, module, sample, subject
-from others import call
+from others import call, module_of
 from predictions import noises, predict
 from stack import golden
 from tiny_sd15 import general_checkpoint, sd15
@@ -21,6 +21,7 @@ CONTROL = "Kosinkadink/ComfyUI-Advanced-ControlNet"
 PPM = "pamparamm/ComfyUI-ppm"
 TOOLING = "Acly/comfyui-tooling-nodes"
 IP_ADAPTER = "cubiq/ComfyUI_IPAdapter_plus"
+UPSCALE = "ssitu/ComfyUI_UltimateSDUpscale"
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +225,28 @@ def test_ip_adapter(pack, small):
     assert error(before, sample(applied(pack, small.binding, sd15().model), *small.prompts)) > DIFFERENT
     theirs = node(applied(pack, small.binding, sd15().model, weight=0.0))
     assert error(before, sample(theirs, *small.prompts)) > DIFFERENT
+
+
+@pytest.mark.neighbour("Ultimate SD Upscale", UPSCALE, "a subject in a region, in tiles cut by its own code", "both")
+@pytest.mark.parametrize("corner", [(0, 0), (256, 0), (128, 96), (256, 128)])
+def test_ultimate_sd_upscale_leaves_a_region_where_it_was_drawn(pack, scene, corner):
+    """A picture of 256 x 128 is made twice as large in tiles of 256 x 128, each sampled as a picture of its own."""
+    tools = module_of(UPSCALE, "usdu_utils.py")
+    region = torch.zeros(1, 32, 64)
+    region[:, 4:20, 10:40] = 1
+
+    def prompts(region):
+        placed = pack["MMDiffPlaceSubject"].execute(
+            subject=scene.subjects[0], start_percent=0.0, end_percent=1.0, region=region
+        )
+        return bound(pack, "Ada on the beach", [placed.args[0]], mmdiff=scene.mmdiff, width=256, height=128)
+
+    across, down = corner
+    tile = (across, down, across + 256, down + 128)
+    positive, negative, binding = prompts(region)
+    cut = [tools.crop_cond(one, tile, (256, 128), (512, 256), (256, 128)) for one in (positive, negative)]
+    own = prompts(region[:, down // 8 : down // 8 + 16, across // 8 : across // 8 + 32])
+    noise = noises(size=(16, 32))
+    found = predict(applied(pack, binding), *cut, noise=noise)
+    for one, wanted in zip(found, predict(applied(pack, own[2]), *own[:2], noise=noise), strict=True):
+        assert error(one, wanted) < EQUAL
