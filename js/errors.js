@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { everyNode, nodeAt } from "./graph.js";
 import { clearError, say } from "./message.js";
+import { t } from "./translate.js";
 
 const TOAST = 15_000; // milliseconds, long enough to read two sentences and to do what they say
 
@@ -12,7 +13,7 @@ function show({ detail }) {
   const text = detail.exception_message.trim();
   app.extensionManager.toast.add({ severity: "error", summary: "MM-Diff", detail: text, life: TOAST });
   const node = nodeAt(app.rootGraph ?? app.graph, detail.node_id);
-  if (node?.comfyClass?.startsWith("MMDiff")) say(node, text, { label: "Error", error: true });
+  if (node?.comfyClass?.startsWith("MMDiff")) say(node, text, { label: t("Error"), error: true });
 }
 
 function warn({ detail }) {

@@ -25,10 +25,15 @@ export function say(node, text, { label, error = false }) {
   element.textContent = text; // never HTML: prompts may hold anything
 }
 
+/** Take a node's message away. */
+export function unsay(node) {
+  const widget = find(node);
+  if (widget) node.removeWidget(widget);
+}
+
 /** Take a node's error away; a report stays. */
 export function clearError(node) {
-  const widget = find(node);
-  if (widget?.element.getAttribute("role") === "alert") node.removeWidget(widget);
+  if (find(node)?.element.getAttribute("role") === "alert") unsay(node);
 }
 
 function find(node) {

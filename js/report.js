@@ -2,7 +2,8 @@
 // file went, whose map has which number.
 import { app } from "../../scripts/app.js";
 import { nodeOfOutput } from "./graph.js";
-import { say } from "./message.js";
+import { say, unsay } from "./message.js";
+import { t } from "./translate.js";
 
 const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject", "MMDiffAttentionMaps", "MMDiffLoad"]);
 
@@ -13,7 +14,7 @@ function report(node, output) {
 app.registerExtension({
   name: "mm-diff.report",
   nodeCreated(node) {
-    if (!NODES.has(node.comfyClass)) return;
+    if (!ours(node)) return;
     const inherited = node.onExecuted;
     node.onExecuted = function (output) {
       inherited?.call(this, output);
@@ -24,7 +25,7 @@ app.registerExtension({
   onNodeOutputsUpdated(outputs) {
     for (const [place, output] of Object.entries(outputs)) {
       const node = nodeOfOutput(app.graph, place);
-      if (NODES.has(node?.comfyClass)) report(node, output);
+      if (ours(node)) report(node, output);
     }
   },
 });

@@ -11,6 +11,7 @@ from torch import nn
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .checkpoint.ipadapter import VERSIONS, kind
+from .doctor import report
 from .drawing import INSTALL, PACKAGES
 from .encoders import encoder_name
 from .errors import MMDiffError
@@ -58,6 +59,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
         print(f"{name:22} {value}")
 
 
+def _doctor(arguments: argparse.Namespace) -> None:
+    models = arguments.comfyui / "models" if arguments.comfyui else None
+    if models is not None and not models.is_dir():
+        raise MMDiffError(f"{arguments.comfyui} has no folder `models`; name the folder that ComfyUI's main.py is in.")
+    print(report(models))
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from .demo import command
 
@@ -100,6 +108,9 @@ def main(program: str = "mm-diff") -> int:
         reading.add_argument(
             "--faceid-plus", choices=VERSIONS, help="which an IP-Adapter FaceID Plus is, where its name does not say"
         )
+    doctor = commands.add_parser("doctor", help="say which packages and files are there, and where to get the others")
+    doctor.add_argument("comfyui", type=Path, nargs="?", help="the folder of a ComfyUI, to look into its models")
+    doctor.set_defaults(command=_doctor)
 
     demo = commands.add_parser("demo", help="draw subjects in new scenes with the small model that ships with this")
     demo.add_argument(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from pathlib import Path
 
+import folder_paths
 from aiohttp import web
 
-from ...mmdiff_core import MMDiffError, live
+from ...mmdiff_core import MMDiffError, doctor, live
 
 LONGEST = 100_000
 """Characters of a prompt that is looked at."""
@@ -26,9 +29,20 @@ async def read_prompt(request: web.Request) -> web.Response:
     return web.json_response({"words": words, "problem": reading.problem, "mended": reading.mended})
 
 
+async def find_files(request: web.Request) -> web.Response:
+    """What a large model needs, and what of it is there, as `doctor.wanted` says."""
+    found = await asyncio.to_thread(doctor.wanted, _folders)
+    return web.json_response({name: one._asdict() for name, one in found.items()})
+
+
+def _folders(kind: str) -> list[Path]:
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+
+
 def add_routes() -> None:
     """Add them to the host's server; nodes also run where there is none."""
     server = sys.modules.get("server")
     page = getattr(server and server.PromptServer, "instance", None)
     if page is not None:
         page.routes.post("/mmdiff/prompt")(read_prompt)
+        page.routes.get("/mmdiff/files")(find_files)
