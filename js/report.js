@@ -5,10 +5,13 @@ import { nodeOfOutput } from "./graph.js";
 import { say, unsay } from "./message.js";
 import { t } from "./translate.js";
 
-const NODES = new Set(["MMDiffBindSubjects", "MMDiffSaveSubject", "MMDiffAttentionMaps", "MMDiffLoad"]);
+const ours = (node) => node?.comfyClass?.startsWith("MMDiff");
 
 function report(node, output) {
-  if (output?.text) say(node, [output.text].flat().join("\n"), { label: "Report" });
+  if (!output?.text) return;
+  const text = [output.text].flat().join("\n");
+  if (text) say(node, text, { label: t("Report") });
+  else unsay(node);
 }
 
 app.registerExtension({

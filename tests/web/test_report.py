@@ -44,9 +44,9 @@ def test_the_report_stands_in_the_node(page, vue_nodes):
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", vue_nodes)
     open_two_people(page, f"a {'very ' * vue_nodes}tall woman<|subj|> and a man<|subj|> at home")
     run(page)
-    page.locator(REPORT).wait_for()
+    page.locator(REPORT, has_text="token").wait_for()
     token = 3 + vue_nodes
-    assert page.locator(REPORT).inner_text().splitlines() == [
+    assert page.locator(REPORT, has_text="token").inner_text().splitlines() == [
         f"woman -> token {token} of both encoders, subject 1 'Ada'",
         f"man -> token {token + 3} of both encoders, subject 2 'Ben'",
     ]
@@ -56,7 +56,7 @@ def test_the_report_is_no_input_and_not_saved(page):
     number = open_two_people(page, "a small woman<|subj|> and a man<|subj|> at home")
     before = widgets(page, number)
     run(page)
-    page.locator(REPORT).wait_for()
+    page.locator(REPORT, has_text="token").wait_for()
     assert widgets(page, number) == before
     prompt = page.evaluate("async () => await app.graphToPrompt()")
     assert "token" not in json.dumps(prompt), "neither in the saved workflow nor in the posted prompt"
@@ -68,19 +68,19 @@ def test_the_report_is_no_input_and_not_saved(page):
 def test_the_report_comes_back_with_its_tab(page):
     open_two_people(page, "a young woman<|subj|> and a man<|subj|> at home")
     run(page)
-    page.locator(REPORT).wait_for()
+    page.locator(REPORT, has_text="token").wait_for()
     page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.locator(REPORT).wait_for(state="detached")
+    page.locator(REPORT, has_text="token").wait_for(state="detached")
     page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
-    page.locator(REPORT).wait_for()
-    assert page.locator(REPORT).inner_text().startswith("woman -> token 3")
+    page.locator(REPORT, has_text="token").wait_for()
+    assert page.locator(REPORT, has_text="token").inner_text().startswith("woman -> token 3")
 
 
 def test_markup_in_a_prompt_and_a_name_is_text(page):
     open_two_people(page, f"a woman<|subj|> and a man<|subj|> at home, {HOSTILE}", name=HOSTILE)
     run(page)
-    page.locator(REPORT).wait_for()
-    assert f"subject 1 '{HOSTILE}'" in page.locator(REPORT).inner_text()
+    page.locator(REPORT, has_text="token").wait_for()
+    assert f"subject 1 '{HOSTILE}'" in page.locator(REPORT, has_text="token").inner_text()
     assert page.evaluate("window.pwned") is None
 
 
