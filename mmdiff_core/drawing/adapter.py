@@ -70,7 +70,7 @@ class Adapter(nn.Module):
             added = {"text_embeds": pooled, "time_ids": ids}
         words = next(iter(slots.words.values()))
         tokens = tokens.unflatten(0, (size, subjects)).flatten(1, 2)
-        return Conditions(text, added, Subjects(tokens, slots.valid, words))
+        return Conditions(text, added, Subjects(tokens, slots.valid, words, slots.columns))
 
     def predict(self, noisy: Tensor, time: Tensor, conditions: Conditions, maps: Maps | None = None) -> Tensor:
         """(B, C, h, w) noisy latents and (B,) timesteps to the UNet's prediction. maps: where layers leave theirs."""

@@ -30,7 +30,8 @@ class Settings:
 
     base, vision: folders, relative to it, of a diffusers model and of a transformers CLIP vision model. resolution:
     side of the picture, pixels. steps, guidance: of sampling. subjects: whether references are looked at; an arm that
-    was trained on words alone is drawn by words alone. half: in bfloat16 where there is a GPU.
+    was trained on words alone is drawn by words alone. half: in bfloat16 where there is a GPU. by_word: whether each
+    subject is kept out of where the prompt looks for another word.
     """
 
     base: str
@@ -40,6 +41,7 @@ class Settings:
     guidance: float
     subjects: bool = True
     half: bool = False
+    by_word: bool = False
 
     def write(self, folder: Path) -> None:
         """As `drawing.json` in a folder, which is made."""
@@ -103,7 +105,7 @@ class Drawer:
         }
 
     def _slots(self, prompts: Sequence[str], references: Sequence[Tensor]) -> Slots:
-        slots = self.reader.slots(prompts, references, self.adapter.base.photo_size)
+        slots = self.reader.slots(prompts, references, self.adapter.base.photo_size, self.settings.by_word)
         if not self.settings.subjects:
             slots = replace(slots, valid=torch.zeros_like(slots.valid), fused=torch.zeros_like(slots.fused))
         return slots.to(self.device)
@@ -116,15 +118,16 @@ class Drawer:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.adapter.base.unet.dtype == torch.bfloat16)
 
 
-def load(folder: Path) -> Drawer:
+def load(folder: Path, by_word: bool = False) -> Drawer:
     """A folder with `drawing.json`: a training run, which draws with what it saved last, or a model with its
-    `mmdiff.safetensors`.
+    `mmdiff.safetensors`. by_word: as in the settings.
 
     Raises MMDiffError where there is none, or a part is missing, not whole or does not fit the others.
     """
     path = folder / SETTINGS
     try:
         settings = Settings(**json.loads(path.read_text()))
+        settings = replace(settings, by_word=by_word or settings.by_word)
     except FileNotFoundError as error:
         raise MMDiffError(
             f"{folder} has no {SETTINGS}, so it can't draw. Name the folder that a training run writes as its `out`, "
@@ -142,6 +145,7 @@ def load(folder: Path) -> Drawer:
     source = digest(sorted(files), json.dumps({**asdict(settings), "base": "", "vision": "", "": mmdiff.source}))
     size = sum(value.numel() for value in mmdiff.tensors().values())
     about = f"{checkpoint} ({size} numbers), {settings.steps} steps of sampling, guidance {settings.guidance:g}"
+    about += ", by word" * settings.by_word
     return Drawer(adapter, settings, source, about)
 
 

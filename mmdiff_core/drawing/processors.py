@@ -37,12 +37,14 @@ class Maps:
 class Subjects:
     """What the attention layers know of a batch's subjects, and where they leave their maps, if anywhere.
 
-    tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, W), positions in the text.
+    tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, W), positions in the text;
+    columns: as `Slots.columns`.
     """
 
     tokens: Tensor
     valid: Tensor
     words: Tensor
+    columns: Tensor | None = None
     maps: Maps | None = None
 
 
@@ -102,6 +104,7 @@ class CrossAttention:
             attn.heads,
             weight=1.0,
             observe=None if maps is None else record,
+            columns=subjects.columns,
         )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import MMDiffError
-from ..prompt import BoundPrompt, bind_prompt, locate
+from ..model.attention import competing, word_columns
+from ..prompt import BoundPrompt, bind_prompt, locate, locate_words
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Slots:
 
     ids: (B, L) tokens by text encoder. references: (B, S, 3, P, P) in [0, 1]. valid: (B, S) bool, slots that hold a
     subject which the image branch sees. words: (B, W) positions of the entity words by text encoder. owners: (B, W) the
-    slot whose subject a word is. fused: (B, W) bool, the word is fused with its subject.
+    slot whose subject a word is. fused: (B, W) bool, the word is fused with its subject. columns: (B, L, S + R) of 0
+    and 1 where subjects are separated by word, the tokens of each slot's words and of each word that competes.
     """
 
     ids: dict[str, Tensor]
@@ -29,6 +32,7 @@ class Slots:
     words: dict[str, Tensor]
     owners: Tensor
     fused: Tensor
+    columns: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Slots:
         """The same on another device."""
@@ -57,15 +61,15 @@ class Reader:
     def places(self, bound: BoundPrompt) -> dict[str, list[int | None]]:
         """Where each entity word stands, by text encoder; None where what is cut off takes it away."""
         return {
-            encoder: [
-                place.index if place.chunk == 0 else None
-                for place in locate(bound, lambda text, t=tokenizer: _chunks(t, text))
-            ]
+            encoder: [place.index if place.chunk == 0 else None for place in locate(bound, partial(_chunks, tokenizer))]
             for encoder, tokenizer in self.tokenizers.items()
         }
 
-    def slots(self, prompts: Sequence[str], references: Sequence[Tensor], photo_size: int) -> Slots:
+    def slots(
+        self, prompts: Sequence[str], references: Sequence[Tensor], photo_size: int, by_word: bool = False
+    ) -> Slots:
         """Prompts with markers, and (S, 3, P, P) references of each, called `picture 1`, `picture 2` and so on.
+        by_word: whether subjects are separated by word.
 
         Raises MMDiffError where a prompt does not fit its references, or is too long for one of its entity words.
         """
@@ -97,7 +101,23 @@ class Reader:
             words=words,
             owners=torch.stack([padded(one, width) for one in owners]),
             fused=torch.stack([padded(one, width) for one in bodies]),
+            columns=self._columns(bound, subjects) if by_word else None,
         )
+
+    def _columns(self, prompts: Sequence[BoundPrompt], subjects: int) -> Tensor:
+        tokenizer = next(iter(self.tokenizers.values()))
+        rows = []
+        for prompt in prompts:
+            words = [[place.index for place in word] for word in locate_words(prompt, partial(_chunks, tokenizer))]
+            entities = [(entity.subject, word[-1]) for entity, word in zip(prompt.entities, words, strict=True)]
+            taken = {place for word in words for place in word}
+            first = _chunks(tokenizer, prompt.text)[0]
+            others = [place for place, token in enumerate(first) if token is not None and place not in taken]
+            own = [[place for subject, place in entities if subject == number] for number in range(subjects)]
+            nobody = [place for subject, place in entities if subject is None]
+            rows.append(word_columns(competing(own, [], nobody, others), tokenizer.model_max_length))
+        widest = max(row.shape[1] for row in rows)
+        return torch.stack([padded(row.T, widest).T for row in rows])
 
     def without_subjects(self, slots: Slots, fuse_negative: bool) -> Slots:
         """The unconditional rows beside others: no text and no subjects, but for the habit of fusing there too."""

@@ -27,16 +27,19 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Arm:
-    """name: in the tables; the one called `full` is what the others are compared with."""
+    """name: in the tables; the one called `full` is what the others are compared with. by_word: whether it is drawn
+    with its subjects separated by word."""
 
     name: str
     folder: Path
+    by_word: bool = False
 
 
-def read_arms(texts: Sequence[str]) -> list[Arm]:
-    """`NAME=FOLDER` each. Raises MMDiffError where it is not, where a name comes twice, or where no folder is there."""
+def read_arms(texts: Sequence[str], by_word: Sequence[str] = ()) -> list[Arm]:
+    """`NAME=FOLDER` each; by_word: those that are drawn by word. Raises MMDiffError where it is not, where a name comes
+    twice, or where no folder is there."""
     arms: list[Arm] = []
-    for text in texts:
+    for number, text in enumerate([*texts, *by_word]):
         name, sign, folder = text.partition("=")
         if not (name and sign and folder) or "/" in name or "\\" in name:
             raise MMDiffError(f"The arm '{text}' is not NAME=FOLDER, such as full=runs/full.")
@@ -44,7 +47,7 @@ def read_arms(texts: Sequence[str]) -> list[Arm]:
             raise MMDiffError(f"Two arms are called '{name}'; give each its own name.")
         if not Path(folder).is_dir():
             raise MMDiffError(f"Arm '{name}': there is no folder {folder}.")
-        arms.append(Arm(name, Path(folder)))
+        arms.append(Arm(name, Path(folder), number >= len(texts)))
     return arms
 
 
@@ -68,7 +71,7 @@ def pictures(
             f"installed: {INSTALL}"
         ) from error
     try:
-        drawer = load(arm.folder)
+        drawer = load(arm.folder, arm.by_word)
     except MMDiffError as error:
         raise MMDiffError(f"Arm '{arm.name}' has no list of pictures ({LIST}) and draws none: {error}") from error
     folder = out / "pictures" / arm.name

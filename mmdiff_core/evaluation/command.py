@@ -33,6 +33,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     world.add_argument("--number", type=_count, default=512, help="of cases (default: 512)")
     world.add_argument("--resolution", type=_count, default=64, help="side of the oracles' pictures (default: 64)")
     world.add_argument("--photo", type=_count, default=224, help="side of the references (default: 224)")
+    world.add_argument("--by-word", action="append", default=[], metavar="NAME=FOLDER", help=_BY_WORD)
     world.set_defaults(command=_world)
 
     for kind in (photos, world):
@@ -55,6 +56,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 _ARM = (
     "a training run, or pictures with their list; may come several times, and `full` is what others are compared with"
 )
+_BY_WORD = "an arm as by --arm, drawn with its subjects separated by word"
 
 
 def _count(text: str) -> int:
@@ -93,6 +95,7 @@ def _world(arguments: argparse.Namespace) -> None:
         number=arguments.number,
         resolution=arguments.resolution,
         photo=arguments.photo,
+        by_word=arguments.by_word,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
 

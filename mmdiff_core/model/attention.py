@@ -14,8 +14,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-SHARPNESS = 3.0
-"""Exponent of the word maps before they compete for a pixel: a word's map is seldom more than three times its mean."""
+SHARPNESS = 6.0
+"""Exponent of the word maps before they compete for a pixel, so that many words which look everywhere alike don't
+outweigh one that is looked for here: a word's map is seldom more than three times its mean."""
+NOBODY = 4
+"""How many other words a word marked with <|nobody|> counts for."""
 ENOUGH = 2 / 3
 """The share of a pixel from which subjects have all of it; words like "a" and "on" look at what stands beside them."""
 
@@ -43,18 +46,31 @@ def _bias(reach: Tensor) -> Tensor:
     return reach.float().log().masked_fill(reach.amax(dim=-1, keepdim=True) == 0, 0.0).unsqueeze(1)
 
 
-def word_maps(q: Tensor, k: Tensor, words: Sequence[Sequence[int]], heads: int) -> Tensor:
+def word_columns(words: Sequence[Sequence[int]], length: int) -> Tensor:
+    """(L, W) of 0 and 1, which of a text's L tokens are of which word, from the positions of each, in order."""
+    columns = torch.zeros(length, len(words))
+    for word, positions in enumerate(words):
+        columns[list(positions), word] = 1
+    return columns
+
+
+def competing(
+    own: Sequence[Sequence[int]], idle: Sequence[Sequence[int]], nobody: Sequence[int], others: Sequence[int]
+) -> list[Sequence[int]]:
+    """What `word_gates` lets compete: the words of each subject that acts, of each that does not act now, and the
+    tokens of the rest of the prompt, where a word marked with <|nobody|> counts for several."""
+    return [*own, *idle, *([place] for place in (*others, *tuple(nobody) * NOBODY))]
+
+
+def word_maps(q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
     """Where the text branch attends to each of W words.
 
-    q: (B, N, H d); k: (B, L, H d) of the text; words: for each word, or all words of a subject, its positions in the
-    text. Returns (B, N, W): attention probability, averaged over heads, summed over positions.
+    q: (B, N, H d); k: (B, L, H d) of the text; columns: (L, W) or (B, L, W), as `word_columns`. Returns (B, N, W):
+    attention probability, averaged over heads, summed over a word's tokens.
     """
     q, k = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k))
     attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
-    chosen = torch.zeros(attention.shape[-1], len(words))
-    for word, positions in enumerate(words):
-        chosen[list(positions), word] = 1
-    return attention @ chosen.to(attention.device)
+    return attention @ columns.to(attention.device)
 
 
 def word_gates(maps: Tensor, subjects: int) -> Tensor:
@@ -111,6 +127,7 @@ def multimodal_cross_attention(
     heads: int,
     weight: float,
     observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+    columns: Tensor | None = None,
 ) -> Tensor:
     """The whole layer, as it is trained.
 
@@ -118,7 +135,8 @@ def multimodal_cross_attention(
     which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
     subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora`, and
     `to_{k,v}_lora_image` or whole `to_{k,v}_image` (see `subject_projection`). observe: is shown the queries, the
-    text's keys and the subjects' keys.
+    text's keys and the subjects' keys. columns: (B, L, W) for separation by word, not trained with: the tokens of each
+    of the S subjects' words, then of each word that competes; else all subjects share one softmax.
     """
     q = base.to_q(x) + lora["to_q_lora"](x)
     k = base.to_k(text) + lora["to_k_lora"](text)
@@ -129,5 +147,12 @@ def multimodal_cross_attention(
         observe(q, k, k_subject)
     reach = valid.repeat_interleave(subject_tokens.shape[1] // valid.shape[1], dim=1)
     reach = reach.unsqueeze(1).expand(-1, x.shape[1], -1)
-    out = attend(q, k, v, heads) + weight * subject_term(q, k_subject, v_subject, heads, reach)
+    if columns is None:
+        term = subject_term(q, k_subject, v_subject, heads, reach)
+    else:
+        subjects = valid.shape[1]
+        gates = word_gates(word_maps(q, k, columns, heads), subjects)
+        sizes = [subject_tokens.shape[1] // subjects] * subjects
+        term = gated_subject_term(q, k_subject, v_subject, heads, sizes, gates, reach)
+    out = attend(q, k, v, heads) + weight * term
     return base.to_out[0](out) + lora["to_out_lora"](out)

@@ -20,7 +20,14 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import Tensor
 
-from ...mmdiff_core.model.attention import gated_subject_term, subject_term, word_gates, word_maps
+from ...mmdiff_core.model.attention import (
+    competing,
+    gated_subject_term,
+    subject_term,
+    word_columns,
+    word_gates,
+    word_maps,
+)
 from .base import Layer, attention_layers, check_base
 from .keys_values import keys_values
 from .lora import patch_unet
@@ -31,8 +38,6 @@ from .text import Binding
 from .views import whole_latent
 
 KEY = "mmdiff"
-NOBODY = 4
-"""How many other words a word marked with <|nobody|> counts for, where it competes with subjects."""
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,9 @@ def gates_by_word(binding: Binding, active: Sequence[int], q: Tensor, k_text: Te
     It competes with the rest of the prompt, with words marked with <|nobody|> above all, and with the words of subjects
     that are not active now. q: (B, N, H d); k_text: (B, L, H d), of which a node may have cut some.
     """
+    length = k_text.shape[1]
     own = [binding.words[index] for index in active]
     idle = [words for index, words in enumerate(binding.words) if index not in active]
-    rest = [(place,) for place in (*binding.others, *binding.nobody * NOBODY) if place < k_text.shape[1]]
-    return word_gates(word_maps(q, k_text, [*own, *idle, *rest], heads), len(own))
+    nobody, others = ([place for place in places if place < length] for places in (binding.nobody, binding.others))
+    columns = word_columns(competing(own, idle, nobody, others), length)
+    return word_gates(word_maps(q, k_text, columns, heads), len(own))

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...mmdiff_core import MMDiffError
-from ...mmdiff_core.model.attention import subject_term, word_maps
+from ...mmdiff_core.model.attention import subject_term, word_columns, word_maps
 from .attention import KEY, Applied, Run, gates_by_word
 from .base import Layer, attention_layers
 from .regions import reach
@@ -40,7 +40,7 @@ class Recorder:
         run: Run = extra_options[KEY]
         number = run.applied.index(self.applied)
         active = run.active(number, float(extra_options["sigmas"][0]))
-        words = word_maps(q, k, self.binding.words, heads)
+        words = word_maps(q, k, word_columns(self.binding.words, k.shape[1]), heads)
         photos = self._photos(q, out, run, number, active, extra_options)
         gates = torch.zeros_like(photos)
         if self.applied.by_word and active:

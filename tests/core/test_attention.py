@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmdiff_core import multimodal_cross_attention, subject_term
-from mmdiff_core.model.attention import ENOUGH, attend, gated_subject_term, word_gates, word_maps
+from mmdiff_core.model.attention import (
+    ENOUGH,
+    attend,
+    competing,
+    gated_subject_term,
+    word_columns,
+    word_gates,
+    word_maps,
+)
 from mmdiff_core.model.lora import lora_tree
 
 ROWS, PIXELS, HEADS, WIDTH, CONTEXT, WORDS = 3, 6, 2, 8, 10, 5
@@ -45,9 +53,11 @@ def layer():
     return base.requires_grad_(False), lora.requires_grad_(False)
 
 
-def run(layer, subject_tokens, valid, weight=0.7):
+def run(layer, subject_tokens, valid, weight=0.7, columns=None):
     x, text = random(ROWS, PIXELS, WIDTH, seed=1), random(ROWS, WORDS, CONTEXT, seed=2)
-    return multimodal_cross_attention(x, text, subject_tokens, valid, *layer, heads=HEADS, weight=weight)
+    return multimodal_cross_attention(
+        x, text, subject_tokens, valid, *layer, heads=HEADS, weight=weight, columns=columns
+    )
 
 
 SUBJECTS = random(ROWS, SLOTS * TOKENS, CONTEXT, seed=3)
@@ -168,11 +178,24 @@ def test_a_reach_in_half_precision_is_finite(dtype):
             assert term.dtype == dtype and term.isfinite().all()
 
 
+def test_a_layer_by_word_gates_each_slot(layer):
+    """Words 1 and 3 are the slots', 0 and 2 compete. A row without subjects is the text branch alone."""
+    columns = word_columns(competing([[1], [3]], [], [], [0, 2]), WORDS).expand(ROWS, -1, -1)
+    gated, shared, plain = (
+        run(layer, SUBJECTS, valid, columns=c)
+        for valid, c in ((VALID, columns), (VALID, None), (VALID & False, columns))
+    )
+    assert close(gated[2], plain[2]) and not close(gated[:2], shared[:2])
+    everywhere = torch.zeros_like(columns)[..., :2]
+    everywhere[:, 1, 0] = 1  # a second slot whose word stands nowhere, and nothing else
+    assert close(run(layer, SUBJECTS, VALID, columns=everywhere)[1], shared[1])
+
+
 def test_word_maps_are_the_text_branchs_attention():
     q, k, _ = qkv(tokens=WORDS)
-    one_by_one = word_maps(q, k, [[position] for position in range(WORDS)], HEADS)
+    one_by_one = word_maps(q, k, word_columns([[position] for position in range(WORDS)], WORDS), HEADS)
     assert close(one_by_one.sum(dim=-1), torch.ones(ROWS, PIXELS))
-    several = word_maps(q, k, [[3], [0, 4]], HEADS)
+    several = word_maps(q, k, word_columns([[3], [0, 4]], WORDS), HEADS)
     assert close(several, torch.stack([one_by_one[..., 3], one_by_one[..., 0] + one_by_one[..., 4]], dim=-1))
     head = WIDTH // HEADS
     by_hand = [(q[..., of] @ k[..., of].mT / math.sqrt(head)).softmax(-1) for of in (slice(head), slice(head, None))]

@@ -32,10 +32,10 @@ def subjects(pack, demo, *names, masked=False, **inputs):
     return encoded
 
 
-def latents(pack, demo, prompt, encoded, noise):
+def latents(pack, demo, prompt, encoded, noise, separation="reference"):
     """The last latents of 20 Euler steps, weight 1, CFG 2.5."""
     positive, negative, binding = bound(pack, prompt, encoded, negative="", mmdiff=demo[4], clip=demo[1])
-    guider = comfy.samplers.CFGGuider(applied(pack, binding, model=demo[0], weight=1.0))
+    guider = comfy.samplers.CFGGuider(applied(pack, binding, model=demo[0], weight=1.0, separation=separation))
     guider.set_conds(positive, negative)
     guider.set_cfg(2.5)
     sigmas = comfy.samplers.calculate_sigmas(demo[0].get_model_object("model_sampling"), "simple", 20)
@@ -56,18 +56,29 @@ def test_the_node_gives_the_hosts_own_objects(demo):
     assert latent["samples"].shape == (1, 16, 16, 16)
 
 
-@pytest.mark.parametrize(("prompt", "names"), [("a toy<|subj|> on the beach", ("owl",)), (PAIR, ("popcorn", "kiwi"))])
-def test_the_host_samples_what_the_core_samples(pack, demo, prompt, names):
+ONE = "a toy<|subj|> to the left of a toy<|nobody|> in a meadow"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names", "separation"),
+    [
+        ("a toy<|subj|> on the beach", ("owl",), "reference"),
+        (PAIR, ("popcorn", "kiwi"), "reference"),
+        (PAIR, ("popcorn", "kiwi"), "by word"),
+        (ONE, ("kiwi",), "by word"),
+    ],
+)
+def test_the_host_samples_what_the_core_samples(pack, demo, prompt, names, separation):
     pytest.importorskip("diffusers")
     core = module(pack, "mmdiff_core.demo")
     from mmdiff_core.drawing.drawer import load
     from mmdiff_core.photo import prepare_photos
     from mmdiff_core.picture_files import read_pixels
 
-    run = load(core.FOLDER)
+    run = load(core.FOLDER, by_word=separation == "by word")
     photos = torch.cat([prepare_photos(read_pixels(core.SUBJECTS / f"{name}.png")[None], 64) for name in names])
     wanted = run.latents([prompt], [photos], [4])
-    found = latents(pack, demo, prompt, subjects(pack, demo, *names, crop="whole photo"), run.noise([4]))
+    found = latents(pack, demo, prompt, subjects(pack, demo, *names, crop="whole photo"), run.noise([4]), separation)
     print(f"{names}: {error(found, wanted):.1e}")
     assert error(found, wanted) <= BOUND
 

@@ -18,9 +18,10 @@ from ..cases import fill, pictures_of, write_cases, write_sheet
 from ..report import Results, Scores, markdown, write
 from .attention import MAPS, mass, record_maps
 from .cases import WorldCase, world_cases
+from .leak import leaks
 from .measures import MEASURES, WorldMeasures
 from .nets import MetricNets
-from .oracles import oracles
+from .oracles import CEILING, oracles
 
 if TYPE_CHECKING:
     from ...drawing.drawer import Drawer
@@ -33,7 +34,7 @@ EVEN = "oracle: even attention"
 class Options:
     """atlas: the world's file. nets: the file of the metric networks. split: of the atlas. number: of cases, half of
     them with two subjects. resolution, photo: sides of the oracles' pictures and of the references, pixels. measures:
-    of MEASURES and `attention`, or all. arms: `NAME=FOLDER`."""
+    of MEASURES, `attention` and `leak`, or all. arms, by_word: `NAME=FOLDER`."""
 
     atlas: Path
     out: Path
@@ -44,6 +45,7 @@ class Options:
     number: int = 512
     resolution: int = 64
     photo: int = 224
+    by_word: Sequence[str] = ()
 
 
 def prepare(options: Options) -> str:
@@ -55,14 +57,14 @@ def prepare(options: Options) -> str:
 
 def run(options: Options) -> str:
     """Draw what is missing, measure every arm and oracle, write results and contact sheets. Returns the table."""
-    known = (*MEASURES, "attention")
+    known = (*MEASURES, "attention", "leak")
     for name in options.measures:
         if name not in known:
             raise MMDiffError(f"There is no measure '{name}'; there are {', '.join(known)}.")
     wanted = options.measures or known
     if options.nets is None:
         raise MMDiffError("The world is measured by its metric networks: give --nets FILE (`evaluate nets` makes it).")
-    arms = read_arms(options.arms)
+    arms = read_arms(options.arms, options.by_word)
     nets = MetricNets.load(options.nets)
     scenes, cases = _cases(options)
     _refuse_known_names(nets, scenes, options)
@@ -89,6 +91,9 @@ def run(options: Options) -> str:
             scores[name] = {**scores[name], **row}
         if any(attention.values()):
             scores[EVEN] = _even(scenes, cases)
+    if "leak" in wanted:
+        for name, row in leaks(scenes, cases, measures, arms, files[CEILING], options.out, truth).items():
+            scores[name] = {**scores.get(name, {}), **row}
     about = {
         "protocol": "Procedural world",
         "cases": benchmark,

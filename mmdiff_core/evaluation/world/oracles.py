@@ -25,7 +25,7 @@ def oracles(scenes: WorldScenes, cases: Sequence[WorldCase]) -> dict[str, Callab
     following = dict(zip([case.id for case in cases], [*cases[1:], cases[0]], strict=True))
 
     def real(part: Sequence[WorldCase]) -> list[Tensor]:
-        return [_drawn(scenes, case.plan) for case in part]
+        return [drawn(scenes, case.plan) for case in part]
 
     def no_reference(part: Sequence[WorldCase]) -> list[Tensor]:
         """The right word, another individual: the best that text alone can do."""
@@ -46,7 +46,8 @@ def oracles(scenes: WorldScenes, cases: Sequence[WorldCase]) -> dict[str, Callab
     return {CEILING: real, "oracle: photo pasted": pasted, FLOOR: no_reference, "oracle: shuffled": shuffled}
 
 
-def _drawn(scenes: WorldScenes, plan: Plan) -> Tensor:
+def drawn(scenes: WorldScenes, plan: Plan) -> Tensor:
+    """(3, H, W) in [0, 1], the scene as the world draws it."""
     return torch.from_numpy(scenes.draw(plan)[0]).movedim(-1, 0).float() / 255
 
 
@@ -56,7 +57,7 @@ def _with(scenes: WorldScenes, plan: Plan, subjects: Sequence[tuple[Identity, in
         dataclasses.replace(one, identity=identity, sprite=sprite, hue=hue)
         for one, (identity, sprite, hue) in zip(plan.subjects, subjects, strict=True)
     ]
-    return _drawn(scenes, dataclasses.replace(plan, subjects=tuple(placed)))
+    return drawn(scenes, dataclasses.replace(plan, subjects=tuple(placed)))
 
 
 def _namesake(scenes: WorldScenes, placed: Placed, seed: int) -> tuple[Identity, int, float]:

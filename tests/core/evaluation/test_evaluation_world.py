@@ -10,7 +10,7 @@ from tiny_world import SHAPES, Known, make_atlas
 
 from mmdiff_core import MMDiffError
 from mmdiff_core.evaluation.cases import fill, pictures_of, read_json
-from mmdiff_core.evaluation.world import attention
+from mmdiff_core.evaluation.world import attention, leak
 from mmdiff_core.evaluation.world import benchmark as world_benchmark
 from mmdiff_core.evaluation.world.cases import individual, world_cases
 from mmdiff_core.evaluation.world.measures import WorldMeasures
@@ -22,7 +22,7 @@ from mmdiff_core.evaluation.world.palette import in_colours_of
 from mmdiff_core.world.atlas import Atlas
 from mmdiff_core.world.backgrounds import SCENES
 from mmdiff_core.world.looks import LOOKS, PLAIN
-from mmdiff_core.world.scenes import WorldScenes
+from mmdiff_core.world.scenes import RELATIONS, WorldScenes
 
 NUMBER = 20
 
@@ -103,6 +103,39 @@ def test_a_subject_left_out_counts_as_missing_and_one_drawn_twice_as_duplicate(w
         twice[case.id] = dataclasses.replace(case.plan, subjects=(first, *same))
     found = measured(world, tmp_path / "twice", drawn(scenes, twice), list(twice.values()))
     assert found["pair duplicate"] > 0.7 and found["pair both"] == 0
+
+
+def leaked(world, folder, draw, plans=None):
+    """Means of the leak measures, of what `draw` draws for the pairs that say who is where; plans: what is really in
+    the pictures, where it is not what was asked."""
+    scenes, cases = world
+    pairs = [case for case in cases if case.plan.relation in RELATIONS]
+    fill(folder, pairs, draw, "test", "a test")
+    nets = Known([], list(SCENES), [PLAIN, *LOOKS])
+    measures = WorldMeasures(scenes, cases, nets, ["pair"])
+    nets.plans = iter((plans or {}).get(case.id, case.plan) for case in pairs)
+    scores = leak.measured(measures, pairs, pictures_of(folder, pairs))
+    return {name: float(np.mean(list(row.values()))) for name, row in scores.items()}
+
+
+def test_a_subject_in_the_others_place_is_a_leak(world, tmp_path):
+    """None in the world's own pictures, all in those of the subject twice."""
+    scenes, cases = world
+    real = leaked(world, tmp_path / "real", oracles(scenes, cases)[CEILING])
+    assert real["leak, bound"] > 0.7 and real["leak"] + real["leak, in part"] < 0.2
+    twice = leaked(world, tmp_path / "twice", lambda part: [leak.twice(scenes, case) for case in part])
+    assert twice["leak"] > 0.7 and abs(twice["leak, bound"] - real["leak, bound"]) < 0.2
+    gone = {case.id: dataclasses.replace(case.plan, subjects=case.plan.subjects[1:]) for case in cases}
+    nobody = leaked(world, tmp_path / "nobody", drawn(scenes, gone), gone)
+    assert nobody["leak, bound"] == nobody["leak"] == 0
+
+
+def test_only_the_first_of_a_pair_is_bound_where_leaks_are_measured(world):
+    _, cases = world
+    case = next(case for case in cases if len(case.subjects) == 2)
+    asked = leak.first_alone(case)
+    assert asked.text == case.text and len(asked.references) == asked.prompt.count(leak.MARKER) == 1
+    assert asked.prompt.index(leak.MARKER) == case.prompt.index(leak.MARKER)
 
 
 def test_one_in_the_colours_of_the_other_counts_as_mixed(world, tmp_path, monkeypatch):
