@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...world.scenes import RELATIONS, WorldScenes
+from ...world.scenes import WorldScenes
 from ..arms import Arm, pictures
 from ..cases import fill, pictures_of, read_picture
 from ..report import Scores
@@ -31,13 +31,13 @@ def leaks(
     out: Path,
     truth: str,
 ) -> dict[str, Scores]:
-    """Scores of oracles and arms in the pairs whose prompt says who is where.
+    """Scores of oracles and arms in the pairs that are drawn in colour.
 
-    `leak`: the one who is not bound is likest to the one who is, of all candidates. `leak, in part`: it is likest to a
-    mixture of the two. `leak, bound`: the bound one is itself. real: the world's own pictures of both, in which nothing
-    leaks; the subject drawn twice is all that can. truth: what the oracle's pictures depend on.
+    `leak`: two in the picture are likest to the bound subject, of all candidates. `leak, in part`: one is, and another
+    is likest to a mixture of the two. `leak, bound`: at least one is. real: the world's own pictures of both, in which
+    nothing leaks; the subject drawn twice is all that can. truth: what the oracle's pictures depend on.
     """
-    pairs = [case for case in cases if case.plan.relation in RELATIONS and case.plan.look not in COLOURLESS]
+    pairs = [case for case in cases if len(case.subjects) == 2 and case.plan.look not in COLOURLESS]
     asked = [first_alone(case) for case in pairs]
     folder = out / "leak" / TWICE.replace(": ", " ")
     fill(folder, asked, lambda part: [twice(scenes, case) for case in part], f"{TWICE}, {truth}", TWICE)
@@ -63,8 +63,10 @@ def measured(measures: WorldMeasures, pairs: Sequence[WorldCase], files: Mapping
     """The three measures of pictures of these pairs, by case."""
     found: dict[str, dict[str, float]] = {"leak": {}, "leak, in part": {}, "leak, bound": {}}
     for case in pairs:
-        bound, other = measures.in_places(case, as_seen([read_picture(files[case.id])])[0])
-        found["leak"][case.id] = float(other == FIRST)
-        found["leak, in part"][case.id] = float(other in MIXED)
-        found["leak, bound"][case.id] = float(bound == FIRST)
+        picture = as_seen([read_picture(files[case.id])])
+        shown = measures.shown(case, picture[0], measures.nets.find(picture)[0])
+        bound = shown.count(FIRST)
+        found["leak"][case.id] = float(bound > 1)
+        found["leak, in part"][case.id] = float(bound == 1 and any(one in MIXED for one in shown))
+        found["leak, bound"][case.id] = float(bound > 0)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...chance import stream
-from ...world.scenes import RELATIONS, Placed, WorldScenes
+from ...world.scenes import Placed, WorldScenes
 from ..cases import batches
 from .cases import WorldCase, drawing, individual
 from .fidelity import fidelity
@@ -92,20 +92,10 @@ class WorldMeasures:
         return found
 
     @torch.inference_mode()
-    def in_places(self, case: WorldCase, picture: Tensor) -> tuple[int | None, int | None]:
-        """Which of a pair's candidates is shown where its caption puts the first subject, and which where the second.
-
-        picture: (3, PICTURE, PICTURE). The surest find of each half counts; None where there is none.
-        """
-        beside = case.plan.relation in RELATIONS[:2]
-        first_is_low = case.plan.relation in ("to the left of", "above")
-        shown: dict[bool, int] = {}
-        for box in self.nets.find(picture[None])[0]:
-            low = (box.x if beside else box.y) < 0.5
-            if low not in shown:
-                vector = self.nets.who(self._crops(picture, box)).mean(0)
-                shown[low] = int((self.candidates[case.id]["pair"] @ vector).argmax())
-        return shown.get(first_is_low), shown.get(not first_is_low)
+    def shown(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> list[int]:
+        """Which of a pair's candidates each box is likest to; picture: (3, PICTURE, PICTURE)."""
+        vectors = torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
+        return (vectors @ self.candidates[case.id]["pair"].T).argmax(1).tolist()
 
     def _crops(self, picture: Tensor, box: Box) -> Tensor:
         """A subject cut out a little more and a little less tightly, as drawn and mirrored: a box is never exact."""

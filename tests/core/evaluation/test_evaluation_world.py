@@ -22,7 +22,7 @@ from mmdiff_core.evaluation.world.palette import in_colours_of
 from mmdiff_core.world.atlas import Atlas
 from mmdiff_core.world.backgrounds import SCENES
 from mmdiff_core.world.looks import LOOKS, PLAIN
-from mmdiff_core.world.scenes import RELATIONS, WorldScenes
+from mmdiff_core.world.scenes import WorldScenes
 
 NUMBER = 20
 
@@ -106,10 +106,10 @@ def test_a_subject_left_out_counts_as_missing_and_one_drawn_twice_as_duplicate(w
 
 
 def leaked(world, folder, draw, plans=None):
-    """Means of the leak measures, of what `draw` draws for the pairs that say who is where; plans: what is really in
-    the pictures, where it is not what was asked."""
+    """Means of the leak measures, of what `draw` draws for pairs; plans: what is really in the pictures, where it is
+    not what was asked."""
     scenes, cases = world
-    pairs = [case for case in cases if case.plan.relation in RELATIONS]
+    pairs = [case for case in cases if len(case.subjects) == 2]
     fill(folder, pairs, draw, "test", "a test")
     nets = Known([], list(SCENES), [PLAIN, *LOOKS])
     measures = WorldMeasures(scenes, cases, nets, ["pair"])
@@ -127,7 +127,7 @@ def test_a_subject_in_the_others_place_is_a_leak(world, tmp_path):
     assert twice["leak"] > 0.7 and abs(twice["leak, bound"] - real["leak, bound"]) < 0.2
     gone = {case.id: dataclasses.replace(case.plan, subjects=case.plan.subjects[1:]) for case in cases}
     nobody = leaked(world, tmp_path / "nobody", drawn(scenes, gone), gone)
-    assert nobody["leak, bound"] == nobody["leak"] == 0
+    assert nobody["leak, bound"] < 0.2 and nobody["leak"] == 0
 
 
 def test_only_the_first_of_a_pair_is_bound_where_leaks_are_measured(world):
@@ -245,7 +245,7 @@ def test_the_benchmark_writes_results_and_sheets(options, nets):
     table = world_benchmark.run(options)
     assert table == world_benchmark.run(options), "pictures that are there are not drawn again, and count the same"
     found = read_json(options.out / "results.json")
-    assert set(found["summary"]) == {CEILING, FLOOR, "oracle: photo pasted", "oracle: shuffled"}
+    assert set(found["summary"]) == {CEILING, FLOOR, "oracle: photo pasted", "oracle: shuffled", leak.TWICE}
     pairs = [row["mean"] for name, row in found["summary"][CEILING].items() if name.startswith("pair ")]
     assert len(pairs) == 6 and sum(pairs) == pytest.approx(1)
     assert (options.out / "sheet-one.png").is_file() and (options.out / "sheet-two.png").is_file()
