@@ -67,10 +67,12 @@ def check_base(model: ModelPatcher, mmdiff: MMDiff) -> list[Layer]:
         )
     layers = attention_layers(model.model.diffusion_model)
     numbers = {int(number) for number in mmdiff.unet}
-    if numbers and max(numbers) >= len(layers):
+    if numbers and max(numbers) + 1 != len(layers):
         raise MMDiffError(
             f"Apply MM-Diff Attention: the model ({type(config).__name__}) has {len(layers)} attention layers, the "
-            f"checkpoint has weights for layer {max(numbers)}. It was trained on another variant of {wanted}."
+            f"checkpoint has weights for layer {max(numbers)} as its last, counted from 0. It was trained on another "
+            f"variant of {wanted}: distilled ones (SSD-1B, Vega and KOALA of SDXL) have fewer layers. Connect the "
+            "model it was trained on."
         )
     _check_image_matrices(layers, mmdiff, type(config).__name__)
     return layers
