@@ -97,11 +97,9 @@ def shallower(family):
 @pytest.mark.parametrize("name", DISTILLED)
 def test_a_distilled_layout_is_refused(pack, scene, name):
     model = shallower(DISTILLED[name])
-    with pytest.raises(module(pack, "mmdiff_core").MMDiffError, match=re.escape(f"the model ({name}) has")) as refusal:
+    said = rf"the model \({name}\) has .* \(SSD-1B, Vega and KOALA of SDXL\) .* Connect the model it was trained on"
+    with pytest.raises(module(pack, "mmdiff_core").MMDiffError, match=said):
         applied(pack, scene.ada[2], model)
-    assert "SSD-1B, Vega and KOALA" in str(refusal.value) and "Connect the model it was trained on" in str(
-        refusal.value
-    )
 
 
 def test_a_checkpoint_of_a_distilled_layout_is_refused_by_sdxl(pack, scene):
