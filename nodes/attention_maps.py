@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import nn
 
 from .host import types
 from .host.maps import attention_maps
@@ -10,6 +11,10 @@ PIXELS = 256
 LABEL = 20
 FONT = ImageFont.load_default()
 BRIGHT = 3  # times the mean of the picture
+SHOWN, TITLE = 512, 40  # of a map over the picture, pixels
+LARGE = ImageFont.load_default(22)
+COLOURS = ("#4cc9f0", "#ffb703", "#80ed99", "#ff70a6", "#c77dff", "#f4f1bb")
+"""Of subjects by number, the same as under the prompt (js/chips.js)."""
 
 
 class AttentionMaps(types.Node):
@@ -39,13 +44,22 @@ class AttentionMaps(types.Node):
                     advanced=True,
                     tooltip="The part of sampling looked at: the latent is noised back to it and denoised once.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The finished picture: the maps are laid over it, all subjects in one, a colour each.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="maps")],
         )
 
     @classmethod
-    def execute(cls, model, binding, positive, latent, percent) -> io.NodeOutput:
+    def execute(cls, model, binding, positive, latent, percent, image=None) -> io.NodeOutput:
         maps = attention_maps(model, positive, binding, latent, percent)
+        if image is not None:
+            names = [subject.name for subject in binding.subjects]
+            batch = torch.stack([_over(image[0], part, title, names) for title, part in _parts(maps)])
+            return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), "text": _numbered(names)})
         maps[:, 2:] *= BRIGHT  # a gate of 1 is white
         names = [subject.name for subject in binding.subjects]
         panels = [
@@ -55,8 +69,49 @@ class AttentionMaps(types.Node):
         ]
         batch = torch.stack(panels)
         # Beside the pictures, where the page has a font for every script.
-        said = ui.PreviewText("\n".join(f"{number} {name}" for number, name in enumerate(names, 1)))
-        return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), **said.as_dict()})
+        return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), "text": _numbered(names)})
+
+
+def _numbered(names: list[str]) -> tuple[str]:
+    return ("\n".join(f"{number} {name}" for number, name in enumerate(names, 1)),)
+
+
+def _parts(maps: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Titles and (S, H, W) strengths in [0, 1] of what `attention_maps` gives, one for each kind of map.
+
+    A photo's is its share among the subjects' photos, where they act more than on average: two photos that act alike
+    everywhere are then seen to.
+    """
+    photos = maps[:, 1]
+    total = photos.sum(dim=0)
+    shares = photos / total.clamp_min(1e-6) * (total / total.mean().clamp_min(1e-6)).clamp(0, 1)
+    parts = [("where the prompt saw each word", maps[:, 0] / BRIGHT), ("where each photo acted", shares)]
+    if maps.shape[1] > 2:
+        parts.append(("how far each was let act", maps[:, 2]))
+    return parts
+
+
+def _over(picture: torch.Tensor, strengths: torch.Tensor, title: str, names: list[str]) -> torch.Tensor:
+    """Subjects' strengths (S, h, w) in their colours over a picture (H, W, 3), with a title and a legend, as an image
+    of the same form."""
+    height, width = picture.shape[:2]
+    size = (round(SHOWN * width / height), SHOWN)
+    grey = Image.fromarray((picture[..., :3].clamp(0, 1) * 255).byte().cpu().numpy()).convert("L").resize(size)
+    shown = torch.from_numpy(np.array(grey)).float()[..., None].expand(-1, -1, 3) * 0.5
+    strong = nn.functional.interpolate(strengths[None].clamp(0, 1), size[::-1], mode="bilinear")[0]
+    for number, strength in enumerate(strong):
+        colour = torch.tensor(ImageColor.getrgb(COLOURS[number % len(COLOURS)])).float()
+        shown = shown + strength[..., None] * 0.8 * (colour - shown)
+    panel = Image.new("RGB", (size[0], TITLE + SHOWN + TITLE * len(names)))
+    panel.paste(Image.fromarray(shown.clamp(0, 255).byte().numpy()), (0, TITLE))
+    draw = ImageDraw.Draw(panel)
+    draw.text((8, TITLE // 2), title, fill="white", font=LARGE, anchor="lm")
+    for number, name in enumerate(names):
+        y = TITLE + SHOWN + TITLE * number
+        draw.rectangle((8, y + 8, 32, y + TITLE - 8), fill=COLOURS[number % len(COLOURS)])
+        text = f"{number + 1} {name if _drawable(name) else ''}"
+        draw.text((44, y + TITLE // 2), text, fill="white", font=LARGE, anchor="lm")
+    return torch.from_numpy(np.array(panel)).float() / 255
 
 
 def _drawable(name: str) -> bool:

@@ -80,3 +80,19 @@ def test_a_latent_of_what_is_not_numbers(pack, pair):
     latent = {"samples": torch.full((1, 4, 16, 16), torch.nan)}
     with pytest.raises(ValueError, match="not numbers"):
         pack["MMDiffAttentionMaps"].execute(model=model, binding=binding, positive=positive, latent=latent, percent=0.5)
+
+
+def test_over_the_picture_each_subject_has_a_colour(pack, pair):
+    """Ada acts in the left half alone, so the right half of the photos' map has nothing of her colour."""
+    model, binding, positive, negative = pair
+    latent = {"samples": sample(model, positive, negative)}
+    shown = pack["MMDiffAttentionMaps"].execute(
+        model=model, binding=binding, positive=positive, latent=latent, percent=0.5, image=torch.zeros(1, 64, 64, 3)
+    )
+    words, photos = shown.args[0]
+    assert shown.args[0].shape == (2, 40 + 512 + 2 * 40, 512, 3)
+    picture = photos[40 : 40 + 512]
+    assert picture[:, :200].mean() > 0.1 and picture[:, 340:].max() < 0.02
+    assert picture[:, :200, 2].mean() > picture[:, :200, 0].mean(), "her blue"
+    assert words[40 : 40 + 512].std() > 0
+    assert shown.ui["text"] == ("1 Ada\n2 Ben",)
