@@ -32,6 +32,10 @@ def open_two_people(page, prompt: str, name: str = "Ada") -> int:
             node["widgets_values"][0] = prompt
             number = node["id"]
     page.evaluate("graph => app.loadGraphData(graph)", graph)
+    # The canvas draws no widgets of a node that is far away or out of sight.
+    page.evaluate(
+        "number => { app.canvas.ds.scale = 1; app.canvas.centerOnNode(app.graph.getNodeById(number)) }", number
+    )
     return number
 
 
