@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from ..spec import Spec
+from .heads import Heads
 from .mmdiff import MMDiff
 
 
@@ -34,58 +35,43 @@ def fresh_mmdiff(
 ) -> MMDiff:
     """An untrained checkpoint; torch's random state decides its values, and every LoRA starts at no effect.
 
+    The weights named here are those whose shapes decide all others (see Heads).
+
     hidden: width between the identity and the tokens; 0 is the reference's, twice the identity's.
     """
-    hidden = hidden or 2 * widths.identity
-    tensors: dict[str, Tensor] = {}
-
-    def linear(name: str, wide: int, out: int, bias: bool = True) -> None:
-        tensors[f"{name}.weight"] = torch.randn(out, wide) * wide**-0.5
-        if bias:
-            tensors[f"{name}.bias"] = torch.zeros(out)
-
-    def norm(name: str, width: int) -> None:
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = torch.ones(width), torch.zeros(width)
+    hidden, context = hidden or 2 * widths.identity, widths.context
+    shapes: dict[str, tuple[int, ...]] = {"entity.fc": (widths.cls, widths.cls)}
+    for number, (encoder, token) in enumerate(widths.tokens.items(), 1):
+        shapes[f"entity.proj_{number}"] = (token, widths.cls)
+        shapes[f"fuse.{encoder}.fc1"] = (token, 2 * token)
+        shapes[f"fuse.{encoder}.fc2"] = (token, token)
+    shapes["subject.proj.0"] = (hidden, widths.identity)
+    shapes["subject.proj.2"] = (tokens_per_reference * context, hidden)
+    shapes["subject.layer_norm"] = (context,)
+    shapes["subject.refiner.proj_in"] = (context, widths.patch)
+    shapes["subject.refiner.proj_out"] = (context, context)
+    for number in range(depth):
+        shapes[f"subject.refiner.layers.{number}.0.to_q"] = (context, context)
+        shapes[f"subject.refiner.layers.{number}.1.1"] = (2 * context, context)
+    heads = Heads({f"{name}.weight": torch.empty(shape) for name, shape in shapes.items()}, spec.head_dim)
+    for module in heads.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    # Tokens begin different from each other whatever the photo is, so that each can look at a place of its own.
+    nn.init.normal_(heads.subject.proj[2].bias)
+    tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()}
 
     def lora(name: str, wide: int, out: int) -> None:
-        tensors[f"{name}.down.weight"] = torch.randn(rank, wide) / rank
-        tensors[f"{name}.up.weight"] = torch.zeros(out, rank)
-
-    norm("heads.entity.layernorm", widths.cls)
-    linear("heads.entity.fc", widths.cls, widths.cls)
-    for number, (encoder, token) in enumerate(widths.tokens.items(), 1):
-        linear(f"heads.entity.proj_{number}", widths.cls, token)
-        norm(f"heads.fuse.{encoder}.layernorm", 2 * token)
-        linear(f"heads.fuse.{encoder}.fc1", 2 * token, token)
-        linear(f"heads.fuse.{encoder}.fc2", token, token)
-
-    context = widths.context
-    linear("heads.subject.proj.0", widths.identity, hidden)
-    linear("heads.subject.proj.2", hidden, tokens_per_reference * context)
-    # Tokens begin different from each other whatever the photo is, so that each can look at a place of its own.
-    tensors["heads.subject.proj.2.bias"] = torch.randn(tokens_per_reference * context)
-    norm("heads.subject.layer_norm", context)
-    linear("heads.subject.refiner.proj_in", widths.patch, context)
-    for number in range(depth):
-        layer = f"heads.subject.refiner.layers.{number}"
-        norm(f"{layer}.0.norm1", context)
-        norm(f"{layer}.0.norm2", context)
-        linear(f"{layer}.0.to_q", context, context, bias=False)
-        linear(f"{layer}.0.to_kv", context, 2 * context, bias=False)
-        linear(f"{layer}.0.to_out", context, context, bias=False)
-        norm(f"{layer}.1.0", context)
-        linear(f"{layer}.1.1", context, 2 * context, bias=False)
-        linear(f"{layer}.1.3", 2 * context, context, bias=False)
-    linear("heads.subject.refiner.proj_out", context, context)
-    norm("heads.subject.refiner.norm_out", context)
+        tensors[f"unet.{name}.down.weight"] = torch.randn(rank, wide) / rank
+        tensors[f"unet.{name}.up.weight"] = torch.zeros(out, rank)
 
     for number, inner in enumerate(widths.attention):
         keyed = context if number % 2 else inner
-        lora(f"unet.{number}.to_q_lora", inner, inner)
-        lora(f"unet.{number}.to_k_lora", keyed, inner)
-        lora(f"unet.{number}.to_v_lora", keyed, inner)
-        lora(f"unet.{number}.to_out_lora", inner, inner)
+        for name, wide in {"q": inner, "k": keyed, "v": keyed, "out": inner}.items():
+            lora(f"{number}.to_{name}_lora", wide, inner)
         if number % 2:
-            lora(f"unet.{number}.to_k_lora_image", keyed, inner)
-            lora(f"unet.{number}.to_v_lora_image", keyed, inner)
+            lora(f"{number}.to_k_lora_image", keyed, inner)
+            lora(f"{number}.to_v_lora_image", keyed, inner)
     return MMDiff(tensors, spec, source="")

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
 from mmdiff_core.errors import MMDiffError
+from mmdiff_core.sheet import GAP
 from mmdiff_core.world import packages
 from mmdiff_core.world.atlas import Atlas, Sprite
 from mmdiff_core.world.backgrounds import SCENES, background
@@ -24,7 +25,7 @@ from mmdiff_core.world.captions import Mention, caption
 from mmdiff_core.world.likeness import near_duplicates, same_drawing
 from mmdiff_core.world.looks import LOOKS, PLAIN, rendered
 from mmdiff_core.world.scenes import RELATIONS, WorldScenes
-from mmdiff_core.world.sheet import sheet
+from mmdiff_core.world.sheet import SIDE, scenes_sheet
 from mmdiff_core.world.splits import SPLITS, assign_splits
 
 ROOT = Path(__file__).parents[2]
@@ -363,8 +364,10 @@ def test_arguments_change_what_is_shown(atlas):
 
 
 def test_the_sheet_shows_every_scene(atlas):
-    picture = np.asarray(sheet(scenes(atlas), 8, columns=3))
-    cells = picture.reshape(3, picture.shape[0] // 3, 3, -1, 3).swapaxes(1, 2).reshape(9, -1)
+    """Three to a row, each with what belongs to it, and every one another picture."""
+    picture = np.asarray(scenes_sheet(scenes(atlas), 8))
+    rows = picture[GAP:].reshape(3, (picture.shape[0] - GAP) // 3, *picture.shape[1:])
+    cells = rows[:, :SIDE, GAP:].reshape(3, SIDE, 12, -1, 3)[:, :, ::4].swapaxes(1, 2).reshape(9, -1)
     assert (cells.std(1) > 0).tolist() == [True] * 8 + [False] and len({cell.tobytes() for cell in cells}) == 9
 
 
