@@ -4,14 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import Tensor
 
 from mmdiff_core import MMDiff, Spec
 from mmdiff_core.model.fresh import Widths, fresh_mmdiff
-
-settings.register_profile("core", deadline=None)  # a busy machine is no failure
-settings.load_profile("core")
 
 SPEC = Spec(head_dim=8)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -134,7 +134,6 @@ def test_a_map_that_would_run_code_is_not_opened(tmp_path):
     assert "not a NumPy array" in only(tmp_path).reason
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     annotation=st.recursive(
         st.none() | st.booleans() | st.integers(-5, 40) | st.floats() | st.text(max_size=4),
@@ -306,7 +305,6 @@ def test_scenes_come_behind_only_where_there_are_some():
     assert not any(behind(None)) and 2 < sum(behind(blue)) < 25
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), size=st.integers(8, 80), seed=st.integers(0, 2**32 - 1))
 def test_any_subject_becomes_a_photo_of_the_size(width, height, size, seed):
     photo = vary(card(width, height), size, np.random.default_rng(seed))

@@ -27,6 +27,7 @@ from recipes.demo.decoder import SCALE, make_vae  # noqa: E402
 from recipes.demo.latents import Components  # noqa: E402
 from recipes.demo.muon import Muon  # noqa: E402
 from recipes.demo.routing import Watched, misled, shown  # noqa: E402
+from tests.arithmetic import EQUAL, error
 
 
 def encoded(vae: AutoencoderTiny, images: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,7 @@ def test_the_encoder_computes_the_components():
     """On noise, which leaves no pixel of a block out."""
     components, images = Components.load(FOLDER / "components.safetensors"), torch.rand(2, 3, 32, 48) * 2 - 1
     found = encoded(make_vae(components), images)
-    assert torch.allclose(found, components.encode(images), atol=1e-4)
+    assert error(found, components.encode(images)) <= EQUAL
     assert found.std() > 0.1
 
 
@@ -122,7 +123,7 @@ def test_two_processes_share_muons_work_and_step_alike(tmp_path):
     alone = stepped()
     for rank in range(2):
         for one, found in zip(alone, torch.load(tmp_path / f"{rank}.pt", weights_only=True), strict=True):
-            assert torch.allclose(one, found, atol=1e-6)
+            assert error(found, one) <= EQUAL
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Siglip
 
 from mmdiff_core import Face, MMDiffError, Subject, encode_subject, load_subject, prepare_photos, save_subject
 from mmdiff_core.drawing.vision import VisionTowers, check_vision, tuned_tower
+from tests.arithmetic import EQUAL, error
 
 REFERENCES = 3
 
@@ -54,7 +55,7 @@ def test_a_general_checkpoint_starts_from_the_cls_and_the_photos_patches(make, p
 def test_tokens_of_each_reference_stand_one_after_another(make, photos):
     mmdiff = make()
     alone = [encode(mmdiff, photo[None]).tokens for photo in photos]
-    assert torch.allclose(encode(mmdiff, photos).tokens, torch.cat(alone), atol=1e-6)
+    assert error(encode(mmdiff, photos).tokens, torch.cat(alone)) <= EQUAL
     assert not torch.allclose(alone[0], alone[1], atol=1e-3)
 
 
@@ -62,8 +63,8 @@ def test_the_entity_word_gets_the_mean_or_the_first(make, photos):
     mean, first = (encode(make(entity_references=which), photos).entity for which in ("mean", "first"))
     heads = make().heads
     for encoder in "lg":
-        assert torch.allclose(mean[encoder], heads.entities(cls(photos).mean(dim=0))[encoder], atol=1e-6)
-        assert torch.allclose(first[encoder], heads.entities(cls(photos[0]))[encoder], atol=1e-6)
+        assert error(mean[encoder], heads.entities(cls(photos).mean(dim=0))[encoder]) <= EQUAL
+        assert error(first[encoder], heads.entities(cls(photos[:1]))[encoder][0]) <= EQUAL
         assert not torch.allclose(mean[encoder], first[encoder], atol=1e-3)
 
 
@@ -159,7 +160,7 @@ def test_the_tuned_tower_gives_the_cls_and_the_original_the_patches(make, tensor
     assert class_tokens.shape == (REFERENCES, 12) and plain.patches(photos).shape == (REFERENCES, 5, 10)
     tensors["vision.visual_projection.weight"] *= 2
     doubled = towers(make())
-    assert torch.allclose(doubled.cls(photos), 2 * class_tokens, atol=1e-5)
+    assert error(doubled.cls(photos), 2 * class_tokens) <= EQUAL
     assert torch.equal(doubled.patches(photos), plain.patches(photos))
     del tensors["vision.visual_projection.weight"]
     original = towers(make())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
@@ -183,7 +183,6 @@ def test_listed_subjects_can_be_said():
         assert name == name.strip() and name.isascii() and category.isascii() and category
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
 @given(index=st.integers(0, 10**9))
 def test_a_scene_says_what_it_shows(atlas, index):
     dataset = scenes(atlas, pairs=0.7)

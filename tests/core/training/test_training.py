@@ -27,15 +27,16 @@ from mmdiff_core.training.config import read_config
 from mmdiff_core.training.losses import losses
 from mmdiff_core.training.state import load_weights
 from mmdiff_core.training.trainee import Trainee
+from tests.arithmetic import EQUAL, error
 
 ROOT = Path(__file__).parents[3]
 ALL = {"text_rank": 2, "vision_layers": 1, "null_token": True}
 """Everything that can train."""
 
 
-def environment():
+def environment(**more):
     path = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **more}
 
 
 def trainee_of(path):
@@ -53,9 +54,10 @@ def saved(out, part="weights"):
 
 
 def difference(a, b):
-    """The largest difference of any value of any step."""
+    """The largest difference of any value of any step, relative to the largest of its kind."""
     assert [one["step"] for one in a] == [one["step"] for one in b]
-    return max(abs(x[key] - y[key]) for x, y in zip(a, b, strict=True) for key in x)
+    values = [torch.tensor([[float(one[key]) for key in sorted(one)] for one in run]) for run in (a, b)]
+    return max(error(found, wanted) for found, wanted in zip(*(one.unbind(1) for one in values), strict=True))
 
 
 @pytest.mark.parametrize("base", ["base", "sdxl"])
@@ -83,21 +85,20 @@ def test_loss_falls_on_a_small_set(run, write, folder, tmp_path, base):
 
 
 def test_killed_and_resumed_losses_are_the_same(run, write, tmp_path):
-    """kill -9 somewhere behind the second save; the rest comes out to the bit as if nothing had happened."""
+    """kill -9 somewhere behind the second save; the rest comes out to the bit as if nothing had happened.
+
+    What kills is the worker that is asked for a scene of step 8: it is, once step 4 is saved, and step 8 waits for it.
+    """
     sections = {"model": ALL, "train": {"steps": 9, "batch": 2, "ema": 0.9}, "save": {"every": 2, "keep": 2}}
     whole = run("whole", **sections)
     path = write("killed", **sections, data={"workers": 1})
     command = [sys.executable, "-m", "mmdiff_core", "train", "--config", str(path)]
-    process = subprocess.Popen(command, env=environment(), cwd=ROOT, stderr=subprocess.PIPE)
-    shown = b""
-    while not re.search(rb"\b5/9 ", shown):
-        piece = process.stderr.read1()
-        assert piece, shown.decode()
-        shown += piece
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with open(tmp_path / "shown", "w") as shown:
+        done = subprocess.run(command, env=environment(KILLED_AT="14"), cwd=ROOT, stderr=shown)
+    assert done.returncode == -signal.SIGKILL, (tmp_path / "shown").read_text()
+    assert "denoise=" in (tmp_path / "shown").read_text(), "the progress bar shows the parts"
+    assert len(logged(tmp_path / "killed")) >= 4
     (tmp_path / "killed" / ".half.part").touch()
-    assert b"denoise=" in shown, "the progress bar shows the parts"
     assert not (tmp_path / "killed" / "step-00000009.safetensors").exists()
     again = run("killed", resume=True, **sections)
     assert difference(whole, again) == 0
@@ -118,7 +119,7 @@ def test_two_processes_are_one_with_twice_the_batch(run, write, tmp_path):
     path = write("two", **sections)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += ["-m", "mmdiff_core", "train", "--config", str(path)]
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert difference(one, logged(tmp_path / "two")) <= 1e-5
 
@@ -222,7 +223,7 @@ def test_a_checkpoint_encodes_subjects_as_it_was_trained(run, write, folder, tmp
         conditions = made.trainee.conditions(batch.slots, SIDE)
         photo = batch.slots.references[0, :1]
         subject = encode_subject(mmdiff, towers, photo, None, "box", 1.0)
-    torch.testing.assert_close(subject.tokens, conditions.subjects.tokens[0, :4], atol=1e-5, rtol=1e-5)
+    assert error(subject.tokens, conditions.subjects.tokens[0, :4]) <= EQUAL
 
 
 def test_averaged_weights_are_the_checkpoint(run, tmp_path):
