@@ -52,7 +52,8 @@ class Applied:
 def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word: bool) -> ModelPatcher:
     """A copy of the model that draws the binding's subjects too. Raises MMDiffError for a wrong base model.
 
-    A checkpoint's LoRA is patched once, however many bindings of it the model already carries.
+    A checkpoint's LoRA is patched once, however many bindings of it the model already carries. The same binding again
+    takes the place of what was applied before.
     """
     mmdiff = binding.mmdiff.core
     layers = check_base(model, mmdiff)
@@ -60,7 +61,8 @@ def apply_binding(model: ModelPatcher, binding: Binding, weight: float, by_word:
     before: tuple[Applied, ...] = model.get_attachment(KEY) or ()
     if all(one.binding.mmdiff.core.source != mmdiff.source for one in before):
         patch_unet(model, mmdiff, layers)
-    applied = (*before, Applied(binding, weight, by_word))
+    others = (one for one in before if one.binding.id != binding.id)
+    applied = (*others, Applied(binding, weight, by_word))
     model.set_attachments(KEY, applied)
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, _open_run(applied)), (WrappersMP.APPLY_MODEL, _bind_call)):
         model.remove_wrappers_with_key(kind, KEY)

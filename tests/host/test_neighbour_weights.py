@@ -193,6 +193,13 @@ def test_two_applies_of_one_checkpoint_add_subjects_and_patch_once(pack, scene):
     assert torch.equal(sample(both, *prompts[:2]), sample(first, *prompts[:2]))
 
 
+def test_the_same_binding_applied_again_takes_its_place(pack, scene):
+    twice = applied(pack, scene.binding, applied(pack, scene.binding, weight=0.8), weight=0.3)
+    once = applied(pack, scene.binding, weight=0.3)
+    assert all(len(patches) == 1 for patches in twice.patches.values())
+    assert torch.equal(sample(twice, *scene.prompts), sample(once, *scene.prompts))
+
+
 @pytest.fixture(scope="module")
 def other(pack, tmp_path_factory):
     """Another checkpoint for the same base: the golden one with its UNet LoRA turned around."""
