@@ -252,7 +252,7 @@ class BoundSlot:
             call.run.warn_once("another node rearranged the rows of this batch, so they get no subjects.")
             return out
         coupled = len(rows) != len(call.meanings)
-        block = extra_options["activations_shape"][-2:]
+        block = extra_options["activations_shape"][-2:] if call.places is not None else ()
         for meaning, alike in itertools.groupby(range(len(rows)), lambda place: call.meanings[rows[place]]):
             here = list(alike)
             if any(number in call.active for number in meaning.bindings):

@@ -245,6 +245,28 @@ def test_a_hypernetwork_changes_the_text_and_not_the_subjects(pack, scene):
 
 
 @pytest.mark.parametrize("separation", ["reference", "by word"])
+def test_blocks_that_tell_less(pack, scene, separation):
+    """Packs with a block's forward of their own fill in what they know of; only a region needs the block's shape."""
+
+    def node(model):
+        def forget(q, k, v, extra_options):
+            for key in ("attn_precision", "n_heads", "activations_shape", "cond_or_uncond", "uuids", "sigmas"):
+                extra_options.pop(key)
+            return q, k, v
+
+        model = model.clone()
+        model.set_model_attn2_patch(forget)
+        return model
+
+    wanted = sample(applied(pack, scene.binding, separation=separation), *scene.prompts)
+    for model in (
+        applied(pack, scene.binding, node(golden().model), separation=separation),
+        node(applied(pack, scene.binding, separation=separation)),
+    ):
+        assert error(sample(model, *scene.prompts), wanted) < EQUAL
+
+
+@pytest.mark.parametrize("separation", ["reference", "by word"])
 def test_a_context_that_an_attention_patch_shortens(pack, scene, separation):
     """The negative-weight packs send keys and values interleaved in one context of double length."""
 
