@@ -67,9 +67,8 @@ class Muon(torch.optim.Optimizer):
         state["step"] += 1
         state["first"].lerp_(parameter.grad, 1 - BETAS[0])
         state["second"].lerp_(parameter.grad.square(), 1 - BETAS[1])
-        first = state["first"] / (1 - BETAS[0] ** state["step"])
-        second = state["second"] / (1 - BETAS[1] ** state["step"])
-        parameter.addcdiv_(first, second.sqrt() + EPS, value=-lr)
+        first, second = (1 - beta ** int(state["step"]) for beta in BETAS)
+        parameter.addcdiv_(state["first"], (state["second"] / second).sqrt_() + EPS, value=-lr / first)
 
 
 def _orthogonalised(matrix: Tensor) -> Tensor:
@@ -79,5 +78,5 @@ def _orthogonalised(matrix: Tensor) -> Tensor:
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x

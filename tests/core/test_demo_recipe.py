@@ -80,7 +80,7 @@ def test_attention_that_is_led_astray_costs():
     def cost(text: torch.Tensor, words: torch.Tensor) -> float:
         watcher = Watched()
         attention = torch.cat((text, words), 1)
-        watcher.probabilities = (attention / attention.sum(1, keepdim=True))[None, None]
+        watcher.see((attention / attention.sum(1, keepdim=True))[None, None])
         return float(misled([watcher], both, 64, entities))
 
     assert cost(own, right) < 1e-4
