@@ -19,10 +19,12 @@ sys.path.append(str(Path(__file__).parent / "evaluation"))
 from tiny_world import make_atlas  # noqa: E402
 
 from mmdiff_core.demo import FOLDER  # noqa: E402
+from mmdiff_core.drawing.drawer import load  # noqa: E402
 from mmdiff_core.files import read_safetensors  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
+from mmdiff_core.training.trainer import train  # noqa: E402
 from mmdiff_core.world.atlas import Atlas  # noqa: E402
-from recipes.demo import base, make  # noqa: E402
+from recipes.demo import base, decoder, imitate, make, pack  # noqa: E402
 from recipes.demo.decoder import SCALE, make_vae  # noqa: E402
 from recipes.demo.latents import Components  # noqa: E402
 from recipes.demo.muon import Muon  # noqa: E402
@@ -169,6 +171,28 @@ def test_a_base_that_was_killed_goes_on_as_if_nothing_had_been(work, monkeypatch
     taken.take(killed / "base")
     words = read_safetensors(killed / "base" / base.WORDS_FILE)[0]
     assert all(torch.equal(value, words[name]) for name, value in taken.words.state_dict().items())
+
+
+def test_from_a_world_to_a_model_that_draws(work, monkeypatch):
+    """A step of each stage, with the arm's own configuration."""
+    monkeypatch.chdir(work)
+    (work / "work").symlink_to(work)
+    base.main(work, steps=1, batch=2, every=1, start=None)
+    decoder.main(work, steps=1, every=1)
+    for name, value in {"PHOTOS": 4, "BATCH": 2, "STEPS": 2}.items():
+        monkeypatch.setattr(imitate, name, value)
+    text = (make.ARMS / "full.yaml").read_text().replace("steps: 450, batch: 16", "steps: 1, batch: 2")
+    (work / "full.yaml").write_text(text)
+    imitate.main(work, work / "full.yaml")
+    train(read_config(work / "full.yaml"), resume=True)
+    shipped = work / "shipped"
+    monkeypatch.setattr(pack, "FOLDER", shipped)
+    monkeypatch.setattr(pack, "CHECKPOINT", shipped / "mmdiff.safetensors")
+    assert pack.pack(work, work / "full") < 25e6
+    assert (shipped / base.WORDS_FILE).exists(), "arms can be trained again"
+    shutil.copy(FOLDER / "drawing.json", shipped)
+    picture = load(shipped)(["a toy<|subj|> on the beach"], [torch.rand(1, 3, 64, 64)], [1])
+    assert picture.shape == (1, 3, 128, 128) and picture.std() > 0
 
 
 @pytest.fixture
