@@ -1,7 +1,9 @@
 from comfy_api.latest import io
 
-from ..mmdiff_core import load_subject
+from ..mmdiff_core import MMDiffError, load_subject
 from .host import folders, types
+
+NONE = "none saved yet"
 
 
 class LoadSubject(types.Node):
@@ -16,15 +18,23 @@ class LoadSubject(types.Node):
             description="Loads a subject from models/mmdiff/subjects. It works with the checkpoint that encoded it.",
             search_aliases=["load embeds", "identity"],
             inputs=[
-                io.Combo.Input("subject", options=folders.subject_names(), tooltip="A file in models/mmdiff/subjects."),
+                io.Combo.Input(
+                    "subject",
+                    options=folders.subject_names() or [NONE],  # without any option the page shows "undefined"
+                    tooltip="A file in models/mmdiff/subjects.",
+                ),
             ],
             outputs=[types.Subject.Output(display_name="subject")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, subject: str) -> str:
-        return folders.stamp(folders.subject_path(subject))
+        return "" if subject == NONE else folders.stamp(folders.subject_path(subject))
 
     @classmethod
     def execute(cls, subject: str) -> io.NodeOutput:
+        if subject == NONE:
+            raise MMDiffError(
+                "No subject is saved yet. Connect Encode Subject to Save Subject and run it once, then choose it here."
+            )
         return io.NodeOutput(load_subject(folders.subject_path(subject)))
