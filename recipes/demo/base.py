@@ -47,7 +47,7 @@ READ_BACK, ROUTING = 0.5, 0.5  # weights of those losses
 
 
 class VisualWords(nn.Module):
-    """A reference to words of the UNet's own language, and to what is added to its entity word. Thrown away.
+    """A reference to words of the UNet's own language, and to what is added to its entity word.
 
     There is a word for each of 8 x 8 patches, so that nothing has to be learned before a word says where it comes from.
     The words have to say what their patch looks like: it is read back from them, which teaches the vision tower long

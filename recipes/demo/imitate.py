@@ -3,7 +3,7 @@
     python -m recipes.demo.imitate WORK CONFIG
 
 A base takes long to teach a fresh adapter where to look in a photo, for it only says how wrong a whole picture was. Its
-visual words are thrown away, but before that the heads learn from them directly, for minutes instead of hours: no UNet
+visual words have what the heads need, so these learn from them directly, for minutes instead of hours: no UNet
 runs. Attention and LoRA stay fresh. What comes out is written where the configuration's `model.start` says.
 """
 

@@ -1,7 +1,7 @@
 """Where cross-attention should look: a place of the picture at that part of the photo that it shows.
 
 In settled scenes that is known, and saying so teaches a small base within minutes what it would else have to find out
-from the errors of whole pictures. It acts on visual words, which are thrown away, and on entity words.
+from the errors of whole pictures. It acts on visual words, which no prompt has, and on entity words.
 """
 
 from __future__ import annotations
