@@ -1,9 +1,11 @@
-"""The commands `evaluate dreambench`, `evaluate world` and `evaluate nets`."""
+"""The commands `evaluate dreambench`, `evaluate world`, `evaluate cast` and `evaluate nets`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from ..cast import THRESHOLD
 
 MODELS = {
     "clip": "such as openai/clip-vit-base-patch32, for clip-t and clip-i",
@@ -43,6 +45,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         )
         kind.add_argument("--arm", action="append", default=[], metavar="NAME=FOLDER", help=_ARM)
         kind.add_argument("--cases", action="store_true", help="only write what is to be drawn, for another program")
+
+    cast = kinds.add_parser("cast", help="how often Check Cast is right, in scenes that are good or spoilt on purpose")
+    cast.add_argument("atlas", type=Path, help="the world's file")
+    cast.add_argument("model", type=Path, help="a folder that draws, such as mmdiff_core/demo/model")
+    cast.add_argument("--split", default="test", help="of the atlas (default: test)")
+    cast.add_argument("--number", type=_count, default=128, help="of pictures (default: 128)")
+    cast.add_argument(
+        "--threshold", nargs="+", type=float, default=[THRESHOLD], help=f"likeness that counts (default: {THRESHOLD})"
+    )
+    cast.set_defaults(command=_cast)
 
     nets = kinds.add_parser("nets", help="train the networks that measure the procedural world")
     nets.add_argument("atlas", type=Path, help="the world's file")
@@ -98,6 +110,13 @@ def _world(arguments: argparse.Namespace) -> None:
         by_word=arguments.by_word,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
+
+
+def _cast(arguments: argparse.Namespace) -> None:
+    from .world import cast
+
+    options = cast.Options(arguments.atlas, arguments.model, arguments.threshold, arguments.split, arguments.number)
+    print(cast.run(options))
 
 
 def _nets(arguments: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ def test_cases_are_written_and_bad_input_is_one_sentence(tmp_path):
         (("world", atlas, "--out", tmp_path), "give --nets FILE"),
         (("dreambench", tmp_path, "--out", tmp_path, "--cases"), "no prompts_and_classes.txt"),
         (("nets", tmp_path / "none.npz", tmp_path / "nets.safetensors"), "There is no atlas"),
+        (("cast", atlas, tmp_path), "has no drawing.json"),
         (("world", atlas, "--out", tmp_path, "--number", 0), "0 is not a whole number of 1 or more"),
     ):
         done = call(*arguments)
