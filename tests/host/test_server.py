@@ -133,7 +133,7 @@ def test_bad_input_is_a_sentence_and_the_server_lives_on(server, kind, inputs, s
 def test_every_node_is_listed_with_tooltips(server):
     listed = json.loads(server.get("/object_info"))
     ours = {name: node for name, node in listed.items() if name.startswith("MMDiff")}
-    assert len(ours) == 11
+    assert len(ours) == 12
     for name, node in ours.items():
         assert node["description"] and node["search_aliases"] and node["category"] == "MM-Diff"
         for group in ("required", "optional"):
