@@ -261,7 +261,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     indices = Steps(range(done, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
     collate = Collate({"l": tokenizer}, config, scheduler().config.num_train_timesteps)
     loader = DataLoader(Indexed(scenes), batch_sampler=indices, collate_fn=collate, num_workers=config.data.workers)
-    noise, log = scheduler(), Log(path.parent) if accelerator.is_main_process else None
+    noise, log = scheduler(), Log(path.parent, done) if accelerator.is_main_process else None
     for step, one in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
@@ -287,9 +287,13 @@ class Log:
     """Lines of JSON: the mean error of a step's samples, of those with text alone, of those with visual words, and of
     references read back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, done: int) -> None:
+        """done: steps that were saved; what was logged of later ones is taken off."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.file, self.began = (folder / "losses.jsonl").open("a"), time.time()
+        path = folder / "losses.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(lines[:done]))
+        self.file, self.began = path.open("a"), time.time()
 
     def write(self, step: int, errors: Tensor, worded: Tensor, read: float, astray: float) -> None:
         means = {"loss": errors, "text": errors[~worded], "words": errors[worded]}

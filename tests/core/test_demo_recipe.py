@@ -147,7 +147,7 @@ class Killed(Exception):
 
 
 def test_a_base_that_was_killed_goes_on_as_if_nothing_had_been(work, monkeypatch):
-    """Killed between writing its state and writing its parts."""
+    """Killed between writing its state and writing its parts, and then before a step was saved."""
     whole, killed = work / "whole", work / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -158,9 +158,10 @@ def test_a_base_that_was_killed_goes_on_as_if_nothing_had_been(work, monkeypatch
     def kill(*arguments: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(base, "write_base", kill)
-        base.main(killed, steps=2, batch=1, every=1, start=None)
+    for stage in ("write_base", "write_state"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(base, stage, kill)
+            base.main(killed, steps=2, batch=1, every=1, start=None)
     base.main(killed, steps=2, batch=1, every=1, start=None)
     for file in ("base-run/state.safetensors", f"base/{base.WORDS_FILE}"):
         one, other = (read_safetensors(folder / file)[0] for folder in (whole, killed))
