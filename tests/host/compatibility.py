@@ -27,16 +27,24 @@ before or after **Apply MM-Diff Attention** on the model.
 """
 
 
-def results(host: Path) -> dict[tuple[str, ...], set[str]]:
-    """Run the marked tests in a host: row to what its tests came to."""
+Results = dict[tuple[str, ...], set[str]]
+"""A row of the table to what its tests came to in one host."""
+
+
+def results(host: Path) -> Results:
+    """Run the marked tests in a host."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "tests/host", "-q", "-m", "neighbour", f"--junitxml={report}"]
         command += ["-o", "junit_family=xunit1"]  # which has properties of a test
         subprocess.run(command, cwd=ROOT, env={**os.environ, "COMFYUI_DIR": str(host)}, check=False)
-        cases = ElementTree.parse(report).iter("testcase")
-    rows: dict[tuple[str, ...], set[str]] = {}
-    for case in cases:
+        return read(report)
+
+
+def read(report: Path) -> Results:
+    """What stands in pytest's report."""
+    rows: Results = {}
+    for case in ElementTree.parse(report).iter("testcase"):
         for told in case.iter("property"):
             if told.get("name") == "neighbour":
                 rows.setdefault(tuple(json.loads(told.get("value"))), set()).add(_came_to(case))
@@ -62,9 +70,8 @@ def commit(repository: str) -> str:
     return f" {subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()}"
 
 
-def main() -> None:
-    hosts = [Path(folder).expanduser() for folder in os.environ["COMFYUI_DIR"].split(os.pathsep)]
-    found = {version(host): results(host) for host in hosts}
+def table(found: dict[str, Results]) -> str:
+    """The page. found: the version of each host to its results."""
     rows = list(dict.fromkeys(row for one in found.values() for row in one))
     lines = [
         "| node | of | what was run | order | " + " | ".join(f"ComfyUI {one}" for one in found) + " |",
@@ -74,7 +81,12 @@ def main() -> None:
         name, repository, run, order = row
         came = [", ".join(sorted(one.get(row, {"not run"}))) for one in found.values()]
         lines.append("| " + " | ".join([name, f"{repository}{commit(repository)}", run, order, *came]) + " |")
-    (ROOT / "docs" / "compatibility.md").write_text(HEAD + "\n".join(lines) + "\n")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    hosts = [Path(folder).expanduser() for folder in os.environ["COMFYUI_DIR"].split(os.pathsep)]
+    (ROOT / "docs" / "compatibility.md").write_text(table({version(host): results(host) for host in hosts}))
 
 
 if __name__ == "__main__":
