@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from live_server import GOLDEN, ROOT, Server, with_stand_ins
 from PIL import Image
-from tiny_sd15 import general_checkpoint
+from tiny_sd15 import general_checkpoint, plus_adapter
 
 PORTRAIT, TWO_PEOPLE = "MM-Diff 5 - Draw My Portrait (SDXL).app", "MM-Diff 6 - Two People (SDXL)"
 WORKFLOWS = sorted((Path(__file__).parent / "workflows").glob("*.json"))
@@ -34,6 +34,7 @@ def server(tmp_path_factory, pack):
     server = Server(folder)
     general_checkpoint(pack, server.models)
     (server.models / "general.safetensors").rename(server.models / "general_sd15.safetensors")
+    plus_adapter(pack, folder / "models" / "ipadapter")
     shutil.copy(ROOT / "assets" / "cat.jpg", folder / "example.png")
     with server as running:
         running.upload(folder / "example.png")

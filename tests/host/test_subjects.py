@@ -389,7 +389,7 @@ def test_faces_and_photos_may_differ_in_number(pack, photos, faces):
 def test_a_general_checkpoint_needs_no_face(pack, tmp_path):
     general = general_checkpoint(pack, tmp_path)
     found = encoded(pack, general, [0, 1, 2], [])
-    assert found.tokens.shape == (12, 96) and found.entity.keys() == {"l"}
+    assert found.tokens.shape == (12, 768) and found.entity.keys() == {"l"}
     assert torch.equal(found.tokens, encoded(pack, general, [0, 1, 2], [0]).tokens)
 
 

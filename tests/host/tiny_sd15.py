@@ -18,13 +18,13 @@ from full_size import UNETS, fill, tensors
 from graph import Pack, mmdiff, module
 from stack import golden, unet_patcher
 
-_UNET = {**UNETS["sd15"], "model_channels": 32, "context_dim": 96}
+_UNET = {**UNETS["sd15"], "model_channels": 32, "context_dim": 768}
 _TEXT = {
     "vocab_size": 49408,
-    "hidden_size": 96,
+    "hidden_size": 768,
     "intermediate_size": 192,
     "num_hidden_layers": 3,
-    "num_attention_heads": 3,
+    "num_attention_heads": 12,
     "max_position_embeddings": 77,
     "hidden_act": "quick_gelu",
     "eos_token_id": 49407,
@@ -51,3 +51,14 @@ def general_checkpoint(pack: Pack, folder: Path) -> Any:
     path = folder / "general.safetensors"
     core.save_checkpoint(core.MMDiff(weights, core.Spec(head_dim=32), ""), path)
     return mmdiff(pack, path)
+
+
+def plus_adapter(pack: Pack, folder: Path) -> None:
+    """An IP-Adapter Plus with random weights for `sd15()`, under the name of the published one."""
+    from tests.ipadapters import random_parts, write  # the server's own process, which is given no tests, has no need
+
+    layers = module(pack, "nodes.host.base").attention_layers(sd15().model.model.diffusion_model)
+    hidden = golden().clip_vision.config["hidden_size"]
+    attention = [layer.attention.to_q.out_features for layer in layers]
+    folder.mkdir(parents=True)
+    write(random_parts("plus", attention=attention, hidden=hidden), folder, "ip-adapter-plus_sd15.safetensors")
