@@ -79,7 +79,7 @@ def read_ipadapter(content: Mapping[str, object], path: Path, version: str | Non
 def kind(mmdiff: MMDiff) -> str:
     """What a checkpoint is, as its users call it."""
     head, spec = mmdiff.heads.subject, mmdiff.spec
-    if mmdiff.heads.entity is not None:
+    if spec.negative == "nothing":
         return "MM-Diff"
     if head.latents is not None:
         return "IP-Adapter FaceID Portrait Unnorm" if spec.identity == "face" else "IP-Adapter Plus"

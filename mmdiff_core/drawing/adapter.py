@@ -12,6 +12,7 @@ from transformers import CLIPVisionModelWithProjection
 from ..errors import MMDiffError
 from ..model.lora import LoRAPair, lora_pairs
 from ..model.mmdiff import MMDiff
+from ..photo import empty_photo
 from .base import Base
 from .processors import Maps, Subjects, bind_unet
 from .slots import Slots
@@ -60,8 +61,8 @@ class Adapter(nn.Module):
         """Encode prompts and references. side: of the square picture, pixels, which SDXL is told."""
         size, subjects = slots.valid.shape
         cls, patches = self.towers.see(slots.references.flatten(0, 1))
-        heads = self.mmdiff.heads
-        tokens = heads.subject(cls, patches)
+        heads, spec = self.mmdiff.heads, self.mmdiff.spec
+        tokens = heads.subject(None if spec.identity == "patches" else cls, patches, spec.shortcut)
         entities = {name: one.unflatten(0, (size, subjects)) for name, one in heads.entities(cls).items()}
         text, pooled = self._encode(slots, entities)
         added = None
@@ -69,8 +70,21 @@ class Adapter(nn.Module):
             ids = torch.tensor([[side, side, 0, 0, side, side]] * size, device=text.device, dtype=text.dtype)
             added = {"text_embeds": pooled, "time_ids": ids}
         words = next(iter(slots.words.values()))
-        tokens = tokens.unflatten(0, (size, subjects)).flatten(1, 2)
-        return Conditions(text, added, Subjects(tokens, slots.valid, words, slots.columns))
+        tokens, valid, columns = tokens.unflatten(0, (size, subjects)), slots.valid, slots.columns
+        if spec.negative != "nothing":
+            nobody = ~valid.any(dim=1, keepdim=True)
+            tokens = torch.where(nobody[..., None, None], self._of_empty_photo(), tokens)
+            valid = valid | nobody
+            columns = None if nobody.all() else columns  # an empty photo belongs to no word
+        return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, columns))
+
+    def _of_empty_photo(self) -> Tensor:
+        """(1, T, D) tokens of a photo that shows nothing, which rows without a subject get in the IP-Adapter family."""
+        spec = self.mmdiff.spec
+        empty = empty_photo(spec.negative, spec.photo_size).to(self.base.vision.device)
+        cls, patches = self.towers.see(empty)
+        identity = None if spec.identity == "patches" else torch.zeros_like(cls)
+        return self.mmdiff.heads.subject(identity, patches, spec.shortcut)
 
     def predict(self, noisy: Tensor, time: Tensor, conditions: Conditions, maps: Maps | None = None) -> Tensor:
         """(B, C, h, w) noisy latents and (B,) timesteps to the UNet's prediction. maps: where layers leave theirs."""
@@ -128,19 +142,35 @@ def check_fits(base: Base, mmdiff: MMDiff) -> None:
     if heads.context_width != context:
         raise MMDiffError(f"The checkpoint's subject tokens are {heads.context_width} wide, the base wants {context}.")
     layers = {path: base.unet.get_submodule(path) for path in base.attention_layers}
+    pairs = dict(lora_pairs(mmdiff.unet))
+    whole = {path: one for path, one in mmdiff.unet.named_modules() if path.endswith("_image") and path not in pairs}
     wanted: dict[str, nn.Linear] = {}
     for number, (path, layer) in enumerate(layers.items()):
         linears = {"to_q": layer.to_q, "to_k": layer.to_k, "to_v": layer.to_v, "to_out": layer.to_out[0]}
-        wanted |= {f"{number}.{name}_lora": linear for name, linear in linears.items()}
-        if path.endswith("attn2"):
+        if pairs:
+            wanted |= {f"{number}.{name}_lora": linear for name, linear in linears.items()}
+        if path.endswith("attn2") and not whole:
             wanted |= {f"{number}.to_{n}_lora_image": linears[f"to_{n}"] for n in "kv"}
-    _check_pairs(wanted, dict(lora_pairs(mmdiff.unet)), "UNet", f"the base's {len(layers)} attention layers")
+        elif path.endswith("attn2"):
+            for name in ("to_k", "to_v"):
+                _check_whole(whole.get(f"{number}.{name}_image"), linears[name], f"{number}.{name}_image")
+    _check_pairs(wanted, pairs, "UNet", f"the base's {len(layers)} attention layers")
     for encoder, tree in mmdiff.text.items():
         modules = text_body(base.text[encoder]).encoder.named_modules()
         linears = {path: one for path, one in modules if isinstance(one, nn.Linear)}
         pairs = dict(lora_pairs(tree))
         _check_pairs(
             {path: linears[path] for path in pairs if path in linears}, pairs, "text", f"CLIP-{encoder.upper()}"
+        )
+
+
+def _check_whole(own: nn.Linear | None, wanted: nn.Linear, path: str) -> None:
+    """A matrix of the subjects' own against the base's weight at its place."""
+    if own is None or own.weight.shape != wanted.weight.shape:
+        found = "not there" if own is None else " x ".join(map(str, own.weight.shape))
+        raise MMDiffError(
+            f"The checkpoint's matrix {path} is {found}, the base's weight is "
+            f"{' x '.join(map(str, wanted.weight.shape))}. It was made for another base."
         )
 
 

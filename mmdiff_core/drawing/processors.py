@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..constraint import image_maps, text_maps
-from ..model.attention import attend, multimodal_cross_attention
+from ..model.attention import adapted, attend, multimodal_cross_attention, subject_projection
 
 
 class Maps:
@@ -57,9 +57,9 @@ class SelfAttention:
     def __call__(
         self, attn: Attention, hidden_states: Tensor, subjects: Subjects | None = None, **unused: Any
     ) -> Tensor:
-        q, k, v = (getattr(attn, f"to_{n}")(hidden_states) + self.pairs[f"to_{n}_lora"](hidden_states) for n in "qkv")
+        q, k, v = (adapted(getattr(attn, name), self.pairs, name, hidden_states) for name in ("to_q", "to_k", "to_v"))
         out = attend(q, k, v, attn.heads)
-        return attn.to_out[0](out) + self.pairs["to_out_lora"](out)
+        return adapted(attn.to_out[0], self.pairs, "to_out", out)
 
 
 class CrossAttention:
@@ -89,8 +89,7 @@ class CrossAttention:
             if self.layer in maps.image_layers:
                 null = maps.null
                 if null is not None:
-                    null = attn.to_k(null) + self.pairs["to_k_lora_image"](null)
-                    null = null.expand(len(q), -1, -1)
+                    null = subject_projection(attn, self.pairs, "to_k", null).expand(len(q), -1, -1)
                 found = _recomputed(image_maps, q, k_subject, subjects.valid, attn.heads, null)
                 maps.image.setdefault(self.layer, found)
 
@@ -118,7 +117,8 @@ def bind_unet(unet: UNet2DConditionModel, lora: nn.ModuleDict) -> None:
     """Give every attention layer of a UNet its LoRA pairs, by the number of the layer, as `MMDiff.unet` has them."""
     processors = {}
     for number, name in enumerate(unet.attn_processors):
-        layer, pairs = name.removesuffix(".processor"), lora[str(number)]
+        layer = name.removesuffix(".processor")
+        pairs = lora[str(number)] if str(number) in lora else nn.ModuleDict()
         cross = layer.endswith("attn2")
         processors[name] = CrossAttention(layer, pairs) if cross else SelfAttention(pairs)
     unet.set_attn_processor(processors)

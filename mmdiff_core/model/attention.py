@@ -107,6 +107,11 @@ def gated_subject_term(
     return rearrange(torch.cat(shares, dim=-1).to(v.dtype) @ v, "b h n d -> b n (h d)")
 
 
+def adapted(layer: nn.Module, lora: nn.ModuleDict, name: str, x: Tensor) -> Tensor:
+    """A base layer and its LoRA `NAME_lora`, where it has one."""
+    return layer(x) + lora[f"{name}_lora"](x) if f"{name}_lora" in lora else layer(x)
+
+
 def subject_projection(base: nn.Module, lora: nn.ModuleDict, name: str, subject_tokens: Tensor) -> Tensor:
     """(B, T, D) subject tokens to their (B, T, C) keys (`to_k`) or values (`to_v`).
 
@@ -133,14 +138,14 @@ def multimodal_cross_attention(
 
     x: (B, N, C); text: (B, L, D); subject_tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool,
     which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
-    subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora`, and
-    `to_{k,v}_lora_image` or whole `to_{k,v}_image` (see `subject_projection`). observe: is shown the queries, the
+    subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora`, if any,
+    and `to_{k,v}_lora_image` or whole `to_{k,v}_image` (see `subject_projection`). observe: is shown the queries, the
     text's keys and the subjects' keys. columns: (B, L, W) for separation by word, not trained with: the tokens of each
     of the S subjects' words, then of each word that competes; else all subjects share one softmax.
     """
-    q = base.to_q(x) + lora["to_q_lora"](x)
-    k = base.to_k(text) + lora["to_k_lora"](text)
-    v = base.to_v(text) + lora["to_v_lora"](text)
+    q = adapted(base.to_q, lora, "to_q", x)
+    k = adapted(base.to_k, lora, "to_k", text)
+    v = adapted(base.to_v, lora, "to_v", text)
     k_subject = subject_projection(base, lora, "to_k", subject_tokens)
     v_subject = subject_projection(base, lora, "to_v", subject_tokens)
     if observe is not None:
@@ -155,4 +160,4 @@ def multimodal_cross_attention(
         sizes = [subject_tokens.shape[1] // subjects] * subjects
         term = gated_subject_term(q, k_subject, v_subject, heads, sizes, gates, reach)
     out = attend(q, k, v, heads) + weight * term
-    return base.to_out[0](out) + lora["to_out_lora"](out)
+    return adapted(base.to_out[0], lora, "to_out", out)

@@ -37,7 +37,8 @@ def fresh_mmdiff(
 
     The weights named here are those whose shapes decide all others (see Heads).
 
-    hidden: width between the identity and the tokens; 0 is the reference's, twice the identity's.
+    rank: of the LoRA, 0 for none. hidden: width between the identity and the tokens; 0 is the reference's, twice the
+    identity's. Where the spec's identity is "latents", tokens are learned, and the refiner is IP-Adapter's resampler.
     """
     hidden, context = hidden or 2 * widths.identity, widths.context
     shapes: dict[str, tuple[int, ...]] = {"entity.fc": (widths.cls, widths.cls)}
@@ -45,27 +46,36 @@ def fresh_mmdiff(
         shapes[f"entity.proj_{number}"] = (token, widths.cls)
         shapes[f"fuse.{encoder}.fc1"] = (token, 2 * token)
         shapes[f"fuse.{encoder}.fc2"] = (token, token)
-    shapes["subject.proj.0"] = (hidden, widths.identity)
-    shapes["subject.proj.2"] = (tokens_per_reference * context, hidden)
-    shapes["subject.layer_norm"] = (context,)
+    learned = spec.identity == "latents"
+    if not learned:
+        shapes["subject.proj.0"] = (hidden, widths.identity)
+        shapes["subject.proj.2"] = (tokens_per_reference * context, hidden)
+        shapes["subject.layer_norm"] = (context,)
     shapes["subject.refiner.proj_in"] = (context, widths.patch)
     shapes["subject.refiner.proj_out"] = (context, context)
     for number in range(depth):
         shapes[f"subject.refiner.layers.{number}.0.to_q"] = (context, context)
-        shapes[f"subject.refiner.layers.{number}.1.1"] = (2 * context, context)
-    heads = Heads({f"{name}.weight": torch.empty(shape) for name, shape in shapes.items()}, spec.head_dim)
+        shapes[f"subject.refiner.layers.{number}.1.1"] = ((4 if learned else 2) * context, context)
+    decisive = {f"{name}.weight": torch.empty(shape) for name, shape in shapes.items()}
+    if learned:
+        decisive["subject.latents"] = torch.empty(1, tokens_per_reference, context)
+    heads = Heads(decisive, spec.head_dim)
     for module in heads.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     # Tokens begin different from each other whatever the photo is, so that each can look at a place of its own.
-    nn.init.normal_(heads.subject.proj[2].bias)
+    if learned:
+        nn.init.normal_(heads.subject.latents, std=context**-0.5)
+    else:
+        nn.init.normal_(heads.subject.proj[2].bias)
     tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()}
 
     def lora(name: str, wide: int, out: int) -> None:
-        tensors[f"unet.{name}.down.weight"] = torch.randn(rank, wide) / rank
-        tensors[f"unet.{name}.up.weight"] = torch.zeros(out, rank)
+        if rank:
+            tensors[f"unet.{name}.down.weight"] = torch.randn(rank, wide) / rank
+            tensors[f"unet.{name}.up.weight"] = torch.zeros(out, rank)
 
     for number, inner in enumerate(widths.attention):
         keyed = context if number % 2 else inner

@@ -38,7 +38,11 @@ class Model:
     tokens, 0 for twice the identity's. depth, head_dim: of the SE-Refiner; a depth of 0 leaves the patches out.
     null_token: a background key in the image constraint's maps, so that scenes with one subject constrain it too.
     fuse_prompt: fuse subjects into their entity words; off to measure what that does. start: a checkpoint to go on
-    from, whose shapes count then, instead of what is said here.
+    from, whose shapes count then, instead of what is said here; one of the IP-Adapter family gets what it lacks, fresh.
+
+    An IP-Adapter Plus is `identity: latents` (tokens are learned and look at the patches; `cls` starts them from the
+    photo's CLS), `image: whole` (matrices of the subjects' own, from the base's; `lora` adds to the base's), `rank: 0`
+    (no LoRA on the text branch), `negative: grey` (see Spec) and `fuse_prompt: false`.
     """
 
     rank: int = 64
@@ -51,6 +55,9 @@ class Model:
     null_token: bool = False
     fuse_prompt: bool = True
     start: str = ""
+    identity: str = "cls"
+    image: str = "lora"
+    negative: str = "nothing"
 
 
 @dataclass(frozen=True)
@@ -134,14 +141,26 @@ class Config:
     samples: Samples = field(default_factory=Samples)
 
 
-_AT_LEAST_ONE = ("data.resolution", "model.rank", "model.tokens", "model.head_dim", "train.steps", "train.batch")
+_AT_LEAST_ONE = ("data.resolution", "model.tokens", "model.head_dim", "train.steps", "train.batch")
 _AT_LEAST_ONE += ("train.accumulation", "save.every", "save.keep", "samples.count", "samples.steps")
-_AT_LEAST_ZERO = ("seed", "data.workers", "model.text_rank", "model.vision_layers", "model.depth", "model.hidden")
-_AT_LEAST_ZERO += ("loss.text", "loss.image", "train.warmup", "train.weight_decay", "samples.every", "samples.guidance")
+_AT_LEAST_ZERO = (
+    "seed",
+    "data.workers",
+    "model.rank",
+    "model.text_rank",
+    "model.vision_layers",
+    "model.depth",
+    "model.hidden",
+)
+_AT_LEAST_ZERO += ("model.hidden", "loss.text", "loss.image", "train.warmup", "train.weight_decay", "samples.every")
+_AT_LEAST_ZERO += ("samples.guidance",)
 _ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
 _SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
 _CHOICES = {
     "loss.form": tuple(FORMS),
+    "model.identity": ("cls", "latents"),
+    "model.image": ("lora", "whole"),
+    "model.negative": ("nothing", "grey", "black"),
     "train.optimizer": ("adamw", "adamw8bit"),
     "train.precision": ("bf16", "fp32"),
 }
@@ -236,6 +255,10 @@ def _check(config: Config) -> None:
         raise MMDiffError(
             f"drop.text, drop.image and drop.both add up to {drop.text + drop.image + drop.both:g}; "
             "a sample loses one of them at most, so they must not be above 1 together."
+        )
+    if not config.model.rank and config.model.image == "lora":
+        raise MMDiffError(
+            "model.rank is 0 and model.image is lora, so that subjects would have nothing; set one of them."
         )
     if config.model.null_token and not loss.image:
         raise MMDiffError(

@@ -34,7 +34,7 @@ class Trainee(Adapter):
 
         Raises MMDiffError where the configuration asks for layers that the base lacks, and where the checkpoint can't
         be read or was made for another base."""
-        mmdiff = _started(config) if config.model.start else _fresh(base, config)
+        mmdiff = _started(base, config) if config.model.start else _fresh(base, config)
         try:
             super().__init__(base, mmdiff, _tower(base.vision, config.model.vision_layers, mmdiff))
         except MMDiffError as error:
@@ -42,8 +42,9 @@ class Trainee(Adapter):
             raise MMDiffError(f"{start}{error}") from error
         self.config = config
         self.mmdiff.requires_grad_(True)
-        if not self.mmdiff.heads.subject.refiner.layers:  # without them nothing looks at the patches
-            self.mmdiff.heads.subject.refiner.proj_in.requires_grad_(False)
+        refiner = self.mmdiff.heads.subject.refiner
+        if refiner is not None and not refiner.layers:  # without them nothing looks at the patches
+            refiner.proj_in.requires_grad_(False)
         context = self.mmdiff.heads.context_width
         self.null = nn.Parameter(torch.randn(1, 1, context)) if config.model.null_token else None
         self.layers = constrained_layers(base, config)
@@ -78,9 +79,21 @@ def constrained_layers(base: Base, config: Config) -> list[str]:
         raise MMDiffError(f"loss.layers: {error}") from error
 
 
-def _started(config: Config) -> MMDiff:
-    """The checkpoint to go on from; whether its words are fused is the configuration's to say."""
-    return load_checkpoint(config.model.start).float().with_spec(fuse_prompt=config.model.fuse_prompt)
+def _started(base: Base, config: Config) -> MMDiff:
+    """The checkpoint to go on from; whether its words are fused is the configuration's to say.
+
+    One of the IP-Adapter family keeps its subject head and its matrices, and gets the rest of MM-Diff fresh.
+    """
+    start = load_checkpoint(config.model.start).float().with_spec(fuse_prompt=config.model.fuse_prompt)
+    if start.heads.entity is not None:
+        return start
+    fresh = {
+        key: value
+        for key, value in _fresh(base, config).tensors().items()
+        if not key.startswith("heads.subject.") and "_image." not in key
+    }
+    spec = start.spec.replace(negative=config.model.negative)
+    return MMDiff({**fresh, **start.tensors()}, spec, source="")
 
 
 def _fresh(base: Base, config: Config) -> MMDiff:
@@ -99,10 +112,24 @@ def _fresh(base: Base, config: Config) -> MMDiff:
         tokens={encoder: one.config.hidden_size for encoder, one in base.text.items()},
         attention=attention,
     )
-    spec = Spec(photo_size=base.photo_size, head_dim=model.head_dim, fuse_prompt=model.fuse_prompt)
-    fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth, model.hidden)
+    spec = Spec(
+        identity=model.identity,
+        photo_size=base.photo_size,
+        head_dim=model.head_dim,
+        fuse_prompt=model.fuse_prompt,
+        negative=model.negative,
+    )
+    fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth, model.hidden).tensors()
+    if model.image == "whole":
+        fresh = {key: value for key, value in fresh.items() if "_lora_image." not in key}
+        for number, name in enumerate(base.attention_layers):
+            if name.endswith("attn2"):
+                layer = base.unet.get_submodule(name)
+                for part in ("to_k", "to_v"):
+                    weight = getattr(layer, part).weight
+                    fresh[f"unet.{number}.{part}_image.weight"] = weight.detach().float().clone()
     if not model.text_rank:
-        return fresh
+        return MMDiff(fresh, spec, source="")
     text = {}
     for encoder, one in base.text.items():
         width = one.config.hidden_size
@@ -112,7 +139,7 @@ def _fresh(base: Base, config: Config) -> MMDiff:
                 path = f"text.{encoder}.layers.{layer}.self_attn.{name}"
                 text[f"{path}.down.weight"] = torch.randn(model.text_rank, width) / model.text_rank
                 text[f"{path}.up.weight"] = torch.zeros(width, model.text_rank)
-    return MMDiff({**fresh.tensors(), **text}, spec, source="")
+    return MMDiff({**fresh, **text}, spec, source="")
 
 
 def _tower(vision: CLIPVisionModelWithProjection, layers: int, mmdiff: MMDiff) -> CLIPVisionModelWithProjection | None:

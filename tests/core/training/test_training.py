@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_base import PHOTO, SIDE, Squares, logged, settings
 
-from mmdiff_core import MMDiffError, encode_subject, load_checkpoint
+from mmdiff_core import MMDiff, MMDiffError, encode_subject, load_checkpoint, save_checkpoint
 from mmdiff_core.drawing.base import Base
 from mmdiff_core.drawing.vision import VisionTowers, tuned_tower
 from mmdiff_core.files import read_safetensors, write_safetensors
@@ -395,3 +395,49 @@ def test_no_scalar_is_lost(run, tmp_path):
     board = EventAccumulator(str(tmp_path / "run" / "logs"))
     board.Reload()
     assert [round(one.value, 5) for one in board.Scalars("denoise")] == [round(one["denoise"], 5) for one in losses]
+
+
+PLUS = {"identity": "latents", "image": "whole", "rank": 0, "tokens": 16, "negative": "grey", "fuse_prompt": False}
+"""An IP-Adapter Plus, as its authors train one."""
+
+
+def test_an_ip_adapter_plus_trains_and_is_drawn(run, write, tmp_path):
+    """Rows without a subject get the tokens of an empty photo; there is no LoRA, and matrices begin as the base's."""
+    made = trainee_of(write(model=PLUS, loss={"text": 0, "image": 0}))
+    trainee, batch = made.trainee, made.batch(range(4))
+    cross = trainee.base.unet.get_submodule(trainee.base.cross_layers[0])
+    assert torch.equal(trainee.mmdiff.unet["1"]["to_k_image"].weight, cross.to_k.weight)
+    slots = batch.slots
+    nobody = dataclasses.replace(slots, valid=torch.zeros_like(slots.valid))
+    other = dataclasses.replace(nobody, references=1 - slots.references)
+    a, b = (trainee.conditions(one, SIDE).subjects for one in (nobody, other))
+    assert torch.allclose(a.tokens, b.tokens, atol=1e-5) and a.valid.all(), "whatever the photos show"
+    assert not torch.allclose(a.tokens, trainee.conditions(slots, SIDE).subjects.tokens, atol=1e-3)
+
+    run(model=PLUS, loss={"text": 0, "image": 0}, train={"steps": 2})
+    mmdiff = load_checkpoint(tmp_path / "run" / "step-00000002.safetensors")
+    assert mmdiff.heads.subject.latents.shape[1] == 16 and mmdiff.spec.negative == "grey"
+    assert (mmdiff.unet["1"]["to_k_image"].weight - cross.to_k.weight).abs().max() > 0, "it trains"
+
+
+def test_training_goes_on_from_an_ip_adapter(run, write, tmp_path):
+    """Head and matrices are the file's; entity head, fusion and LoRA are fresh, and both constraints act."""
+    start = trainee_of(write(model=PLUS, loss={"text": 0, "image": 0})).trainee.mmdiff
+    tensors = {
+        key: value for key, value in start.tensors().items() if not key.startswith(("heads.entity", "heads.fuse"))
+    }
+    save_checkpoint(MMDiff(tensors, start.spec, ""), tmp_path / "plus.safetensors")
+    sections = {"model": {"rank": 4, "start": str(tmp_path / "plus.safetensors")}, "loss": {"text": 1.0, "image": 1.0}}
+    made = trainee_of(write(**sections))
+    mmdiff = made.trainee.mmdiff
+    kept = {key: value for key, value in mmdiff.tensors().items() if key in tensors}
+    assert kept.keys() == tensors.keys() and all(torch.equal(kept[key], tensors[key]) for key in kept)
+    assert mmdiff.spec.fuse_prompt and mmdiff.spec.negative == "nothing" and "l" in mmdiff.heads.fuse
+    assert mmdiff.unet["1"]["to_q_lora"].up.weight.abs().max() == 0, "fresh"
+    found = losses(made.trainee, made.batch(range(4)))
+    for name in ("text", "image"):
+        weights = [made.trainee.mmdiff.unet["1"]["to_k_image"].weight, mmdiff.unet["1"]["to_q_lora"].up.weight]
+        gradients = torch.autograd.grad(found[name].sum(), weights, retain_graph=True, allow_unused=True)
+        assert any(one is not None and one.abs().max() > 0 for one in gradients), name
+    run(**sections, train={"steps": 2})
+    assert load_checkpoint(tmp_path / "run" / "step-00000002.safetensors").heads.fuse
