@@ -75,7 +75,8 @@ class Adapter(nn.Module):
             nobody = ~valid.any(dim=1, keepdim=True)
             tokens = torch.where(nobody[..., None, None], self._of_empty_photo(), tokens)
             valid = valid | nobody
-            columns = None if nobody.all() else columns  # an empty photo belongs to no word
+            if columns is not None and nobody.all():
+                columns = None  # an empty photo belongs to no word
         return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, columns))
 
     def _of_empty_photo(self) -> Tensor:

@@ -368,3 +368,12 @@ def test_another_base_is_refused(pack, scenes, encoder, tmp_path):
     binding, *_ = bound_by_hand(pack, sd15, few, [encoded(pack, few, encoder, sd15.photos[:1])])
     with pytest.raises(error_class, match="layer 1 of the model .SD15. takes 768 numbers and gives 32, the checkpoint"):
         applied(pack, binding, sd15.model)
+
+
+def test_attention_maps_show_where_each_subject_acts(pack, plus):
+    binding, positive, _ = bound_by_hand(pack, plus.scene, plus.mmdiff, plus.subjects)
+    model = applied(pack, binding, plus.scene.model, separation="by word")
+    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+    maps = module(pack, "nodes.host.maps").attention_maps(model, positive, binding, latent, 0.5)
+    assert maps.shape == (2, 2, 16, 16) and maps.isfinite().all()
+    assert (maps.std(dim=(-1, -2)) > 1e-3).all()
