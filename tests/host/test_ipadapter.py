@@ -364,8 +364,9 @@ def test_another_base_is_refused(pack, scenes, encoder, tmp_path):
     binding, *_ = bound_by_hand(pack, sd15, mmdiff, [encoded(pack, mmdiff, encoder, sd15.photos[:1])])
     with pytest.raises(error_class, match="the model is SDXL, the checkpoint was trained for Stable Diffusion 1.5"):
         applied(pack, binding, sdxl.model)
-    few = loaded(pack, write(random_parts("base"), tmp_path, "few.bin"))
-    binding, *_ = bound_by_hand(pack, sd15, few, [encoded(pack, few, encoder, sd15.photos[:1])])
+    parts = random_parts("base", attention=[16] * len(sd15.layers))
+    narrow = loaded(pack, write(parts, tmp_path, "narrow.bin"))
+    binding, *_ = bound_by_hand(pack, sd15, narrow, [encoded(pack, narrow, encoder, sd15.photos[:1])])
     with pytest.raises(error_class, match="layer 1 of the model .SD15. takes 768 numbers and gives 32, the checkpoint"):
         applied(pack, binding, sd15.model)
 
