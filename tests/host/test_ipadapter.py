@@ -376,5 +376,5 @@ def test_attention_maps_show_where_each_subject_acts(pack, plus):
     model = applied(pack, binding, plus.scene.model, separation="by word")
     latent = {"samples": torch.zeros(1, 4, 16, 16)}
     maps = module(pack, "nodes.host.maps").attention_maps(model, positive, binding, latent, 0.5)
-    assert maps.shape == (2, 2, 16, 16) and maps.isfinite().all()
+    assert maps.shape == (2, 3, 16, 16) and maps.isfinite().all()
     assert (maps.std(dim=(-1, -2)) > 1e-3).all()
