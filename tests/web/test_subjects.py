@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 from pages import load, run, template
 
-NAMED = "app.graph.nodes.find((node) => node.type === 'MMDiffLoadSubject').widgets[0]"
+NAMED = "app.graph.nodes.find((node) => node.type === 'MMDiffLoadSubject')?.widgets[0]"
 
 
 def test_a_subject_is_saved_found_loaded_and_deleted(page, server):
