@@ -43,10 +43,11 @@ def latents(pack, demo, prompt, encoded, noise, separation="reference"):
     return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
 
 
-def draw(pack, demo, prompt, names, seed=0):
+def draw(pack, demo, prompt, names, seed=0, separation="reference"):
     """A picture (3, H, W)."""
     noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
-    return demo[2].decode(latents(pack, demo, prompt, subjects(pack, demo, *names), noise))[0].movedim(-1, 0)
+    drawn = latents(pack, demo, prompt, subjects(pack, demo, *names), noise, separation)
+    return demo[2].decode(drawn)[0].movedim(-1, 0)
 
 
 def test_the_node_gives_the_hosts_own_objects(demo):
@@ -105,6 +106,19 @@ def test_wires_that_are_swapped_swap_the_subjects(pack, demo):
     one, other = ("penguin", "fire engine"), ("fire engine", "penguin")
     assert from_left(draw(pack, demo, PAIR, one)) == list(one)
     assert from_left(draw(pack, demo, PAIR, other)) == list(other)
+
+
+def test_by_word_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
+    """In the reference it does, in every picture."""
+    prompt = "a toy<|subj|> to the left of a toy in a meadow"
+    leaked, bound_ones = {}, {}
+    for separation in ("reference", "by word"):
+        shown = {name: from_left(draw(pack, demo, prompt, [name], separation=separation)) for name in NAMES}
+        leaked[separation] = sum(name in found[1:] for name, found in shown.items())
+        bound_ones[separation] = sum(name == found[0] for name, found in shown.items())
+    print(f"of {len(NAMES)}, the neighbour is the subject: {leaked}, the bound one is: {bound_ones}")
+    assert leaked["reference"] >= 5 and leaked["by word"] <= 1
+    assert min(bound_ones.values()) >= 5
 
 
 def test_the_hosts_empty_latent_is_enough(pack, demo):
