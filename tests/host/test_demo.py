@@ -117,7 +117,7 @@ def test_by_word_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
         leaked[separation] = sum(name in found[1:] for name, found in shown.items())
         bound_ones[separation] = sum(name == found[0] for name, found in shown.items())
     print(f"of {len(NAMES)}, the neighbour is the subject: {leaked}, the bound one is: {bound_ones}")
-    assert leaked["reference"] >= 5 and leaked["by word"] <= 1
+    assert leaked["reference"] >= 5 and leaked["by word"] <= 2
     assert min(bound_ones.values()) >= 5
 
 
