@@ -19,8 +19,6 @@ SHARPNESS = 6.0
 outweigh one that is looked for here: a word's map is seldom more than three times its mean."""
 NOBODY = 4
 """How many other words a word marked with <|nobody|> counts for."""
-ALIKE = (0.2, 0.6)
-"""Correlation of a word's map with a subject's from which it competes less, and from which not at all."""
 ENOUGH = 2 / 3
 """The share of a pixel from which subjects have all of it; words like "a" and "on" look at what stands beside them."""
 
@@ -84,19 +82,8 @@ def word_gates(maps: Tensor, subjects: int) -> Tensor:
     """
     tiny = torch.finfo(maps.dtype).tiny
     relative = maps / maps.mean(dim=1, keepdim=True).clamp_min(tiny)
-    strength = SHARPNESS * relative.clamp_min(tiny).log() + _apart(relative, subjects).clamp_min(tiny).log()
-    own = strength.softmax(dim=-1)[..., :subjects]
+    own = (SHARPNESS * relative.clamp_min(tiny).log()).softmax(dim=-1)[..., :subjects]
     return own / own.sum(dim=-1, keepdim=True).clamp_min(ENOUGH)
-
-
-def _apart(relative: Tensor, subjects: int) -> Tensor:
-    """(B, 1, W) in [0, 1], how far each word competes, from maps over their means: a subject's fully, another the less
-    the more its map is like that of a subject, since such a word is about the subject ("old" in "an old man")."""
-    centred = relative - 1
-    centred = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    alike = (centred[..., :subjects].transpose(1, 2) @ centred[..., subjects:]).amax(dim=1, keepdim=True)
-    low, high = ALIKE
-    return nn.functional.pad(((high - alike) / (high - low)).clamp(0, 1), (subjects, 0), value=1.0)
 
 
 def gated_subject_term(
