@@ -1,4 +1,4 @@
-"""The golden stack's graph through the real nodes: encode, bind, apply, sample a few Euler steps."""
+"""The tiny stack's graph through the real nodes: encode, bind, apply, sample a few Euler steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from typing import Any
 
 import comfy.samplers
+import tiny_sdxl
 import torch
-from stack import golden, recording
+from tiny_sdxl import face_crop, face_embeds, sdxl
 from torch import Tensor
 
 Pack = dict[str, type]
@@ -20,25 +21,20 @@ def module(pack: Pack, name: str) -> Any:
 
 
 def mmdiff(pack: Pack, path: Any = None) -> Any:
-    """What an MMDIFF_MODEL socket carries; the golden checkpoint unless a path is given. Loaded once."""
-    path = str(path or golden().checkpoint)
+    """What an MMDIFF_MODEL socket carries; the tiny release unless a path is given. Loaded once."""
+    path = str(path or sdxl().checkpoint)
     if path not in _loaded:
         _loaded[path] = module(pack, "nodes.host.model").load_mmdiff(path)
     return _loaded[path]
 
 
 def subject(pack: Pack, name: str, photo: int = 0, weight: float = 1.0, checkpoint: Any = None) -> Any:
-    """A subject encoded from one of the three recorded photos. checkpoint: an MMDIFF_MODEL; the golden one if None."""
-    _, tensors = recording("reference")
-
-    def image(key: str) -> Tensor:
-        return (tensors[f"mixing.{key}{photo}"].float() / 255).movedim(0, -1).unsqueeze(0)
-
-    face = module(pack, "mmdiff_core").Face(tensors["mixing.face_embeds"][photo : photo + 1], image("face_crop"))
+    """A subject encoded from one of the three photos. checkpoint: an MMDIFF_MODEL; the tiny release if None."""
+    face = module(pack, "mmdiff_core").Face(face_embeds()[photo : photo + 1], face_crop(photo))
     encoded = pack["MMDiffEncodeSubject"].execute(
         mmdiff=checkpoint or mmdiff(pack),
-        clip_vision=golden().clip_vision,
-        image=image("photo"),
+        clip_vision=sdxl().clip_vision,
+        image=tiny_sdxl.photo(photo),
         face=face,
         name=name,
         weight=weight,
@@ -50,16 +46,16 @@ def bound(pack: Pack, prompt: str, subjects: list[Any], negative: str = "lowres"
     """(positive, negative, binding) of Multi-Subject Binding; `inputs` override the node's other inputs."""
     defaults = {"width": 0, "height": 0, "start_percent": 0.0, "end_percent": 1.0}
     # Asked for only where they are needed: the benchmarks bring their own and have no recordings.
-    inputs = {"mmdiff": inputs.get("mmdiff") or mmdiff(pack), "clip": inputs.get("clip") or golden().clip, **inputs}
+    inputs = {"mmdiff": inputs.get("mmdiff") or mmdiff(pack), "clip": inputs.get("clip") or sdxl().clip, **inputs}
     node = pack["MMDiffBindSubjects"]
     sockets = {f"subject_{number}": one for number, one in enumerate(subjects)}
     return node.execute(prompt=prompt, negative_prompt=negative, subjects=sockets, **{**defaults, **inputs}).args
 
 
 def applied(pack: Pack, binding: Any, model: Any = None, weight: float = 0.8, separation: str = "reference") -> Any:
-    """A model (the golden one if None) with Apply MM-Diff Attention on it."""
+    """A model (the tiny one if None) with Apply MM-Diff Attention on it."""
     node = pack["MMDiffApplyAttention"]
-    return node.execute(model=model or golden().model, binding=binding, weight=weight, separation=separation).args[0]
+    return node.execute(model=model or sdxl().model, binding=binding, weight=weight, separation=separation).args[0]
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""A real server with this pack, the golden loaders and the recorded release in a folder of its own, over HTTP."""
+"""A real server with this pack, loaders of tiny models and a tiny release in a folder of its own, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
 STAND_INS = {
-    "CheckpointLoaderSimple": "GoldenCheckpoint",
-    "CLIPVisionLoader": "GoldenClipVision",
-    "MMDiffAnalyzeFace": "GoldenFace",
+    "CheckpointLoaderSimple": "TinyCheckpoint",
+    "CLIPVisionLoader": "TinyClipVision",
+    "MMDiffAnalyzeFace": "TinyFace",
 }
 """What takes the place of the loaders of weights that are not at hand."""
+PATIENCE = 1800
+"""Seconds until a server that lives but does not answer counts as hung; a busy machine is none."""
 
 
 class Server:
@@ -32,10 +33,9 @@ class Server:
         packs = folder / "custom_nodes"
         packs.mkdir(parents=True)
         (packs / "mm-diff").symlink_to(ROOT)
-        (packs / "golden_nodes").symlink_to(ROOT / "tests" / "host" / "golden_nodes")
+        (packs / "tiny_nodes").symlink_to(ROOT / "tests" / "host" / "tiny_nodes")
         self.models = folder / "models" / "mmdiff"
         self.models.mkdir(parents=True)
-        (self.models / "portrait_generation").symlink_to(GOLDEN / "official")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -50,7 +50,7 @@ class Server:
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )
-        for _ in range(600):
+        for _ in range(2 * PATIENCE):
             try:
                 self.get("/system_stats")
                 return self
@@ -61,16 +61,16 @@ class Server:
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
         self.log.close()
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=120) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
             return answer.read()
 
     def post(self, path: str, body: bytes, kind: str = "application/json") -> dict:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": kind})
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read() or "null")
 
     def upload(self, photo: Path) -> None:
@@ -91,10 +91,11 @@ class Server:
 
     def ended(self, number: str) -> dict:
         """The history entry of what was queued, when it has ended."""
-        for _ in range(1200):
+        for _ in range(4 * PATIENCE):
             history = json.loads(self.get(f"/history/{number}"))
             if number in history:
                 return history[number]
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-3000:]
             time.sleep(0.25)
         raise TimeoutError(number)
 
@@ -114,7 +115,7 @@ class Server:
 
 
 def with_stand_ins(workflow: dict) -> dict:
-    """A workflow with the golden loaders in place of those of real weights."""
+    """A workflow with the tiny loaders in place of those of real weights."""
     return {
         number: {**node, "class_type": STAND_INS.get(node["class_type"], node["class_type"])}
         for number, node in workflow.items()

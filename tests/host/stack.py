@@ -1,4 +1,4 @@
-"""The golden stack as real host objects: a tiny SDXL UNet, both text encoders, the vision tower."""
+"""A tiny SDXL UNet, both text encoders and a vision tower as real host objects; and those that were recorded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import comfy.utils
 import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
-from live_server import GOLDEN
 from safetensors.torch import load_file
 from torch import Tensor
+
+GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
 
 @cache
@@ -37,7 +38,7 @@ def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def sdxl_unet_config(described: dict) -> dict:
-    """The host's description of the golden UNet."""
+    """The host's description of a UNet, from that of the recordings."""
     unet = described["unet"]
     channels, depth = unet["block_out_channels"], unet["transformer_layers_per_block"]
     depth = [0, *depth[1:]]
@@ -80,35 +81,36 @@ def unet_patcher(config: comfy.supported_models.supported_models_base.BASE, stat
     return comfy.model_patcher.CoreModelPatcher(model.eval(), load_device=device, offload_device=device)
 
 
-def sdxl_clip(described: dict, stack: dict[str, Tensor]) -> comfy.sd.CLIP:
-    """Both text encoders behind the host's own tokenizers."""
+def sdxl_clip(described: dict, stack: dict[str, Tensor] | None = None) -> comfy.sd.CLIP:
+    """Both text encoders behind the host's own tokenizers, with these weights or random ones."""
     configs = {
         name: {**described[text], "eos_token_id": 49407} for name, text in (("clip_l", "text_l"), ("clip_g", "text_g"))
     }
     target = SimpleNamespace(params={}, clip=comfy.sdxl_clip.SDXLClipModel, tokenizer=comfy.sdxl_clip.SDXLTokenizer)
     options = {f"{name}_model_config": config for name, config in configs.items()}
     clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32})
-    for name, text in (("clip_l", "text_l"), ("clip_g", "text_g")):
+    for name, text in (("clip_l", "text_l"), ("clip_g", "text_g")) if stack is not None else ():
         state = {key: value.float() for key, value in under(stack, text).items()}
         missing, _ = getattr(clip.cond_stage_model, name).load_sd(state)
         assert all("text_projection" in key for key in missing), missing
     return clip
 
 
-def clip_vision(config: dict, state: dict[str, Tensor]) -> ClipVisionModel:
-    """A vision encoder of any size; older hosts take only the path of a configuration."""
+def clip_vision(config: dict, state: dict[str, Tensor] | None = None) -> ClipVisionModel:
+    """A vision encoder of any size, with these weights or random ones; older hosts take only a configuration's path."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump({"model_type": "clip_vision_model", "num_channels": 3, **config}, file)
     encoder = ClipVisionModel(file.name)
     Path(file.name).unlink()
-    missing, unexpected = encoder.load_sd({key: value.float() for key, value in state.items()})
-    assert not missing and not unexpected, (missing, unexpected)
+    if state is not None:
+        missing, unexpected = encoder.load_sd({key: value.float() for key, value in state.items()})
+        assert not missing and not unexpected, (missing, unexpected)
     return encoder
 
 
 @cache
 def golden() -> SimpleNamespace:
-    """model, clip and clip_vision of the golden stack, and the folder of its checkpoint. Never changed by a test."""
+    """model, clip and clip_vision that were recorded, and the folder of their checkpoint. Never changed by a test."""
     described, _ = recording("reference")
     stack = load_file(GOLDEN / "stack.safetensors")
     config = TinySDXL(sdxl_unet_config(described))

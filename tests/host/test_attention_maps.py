@@ -3,7 +3,7 @@
 import pytest
 import torch
 from graph import applied, bound, error, sample, subject
-from stack import golden
+from tiny_sdxl import sdxl
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_looking_changes_nothing(pack, pair):
 
 def test_a_model_without_the_binding_is_refused(pack, pair):
     with pytest.raises(ValueError, match="Apply MM-Diff Attention with the same binding"):
-        maps(pack, (golden().model, *pair[1:]), 0.5)
+        maps(pack, (sdxl().model, *pair[1:]), 0.5)
 
 
 def test_names_that_the_font_has_no_signs_for_are_told_apart(pack):

@@ -8,7 +8,8 @@ import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from graph import applied, bound, error, module, subject
 from predictions import predict
-from stack import golden, recording, sdxl_unet_config, unet_patcher
+from stack import sdxl_unet_config, unet_patcher
+from tiny_sdxl import DESCRIBED, sdxl
 
 import nodes
 
@@ -60,9 +61,9 @@ def test_the_photo_acts_with_their_samplers(pack, scene, how, separation):
 def test_another_prediction_before_or_after_apply(pack, scene, sampling):
     """The host's sampling node on either side of ours draws the same picture, with the photo in it."""
     how = ("lcm" if sampling[0] == "lcm" else "euler", "normal", 2.0, 3)
-    before = applied(pack, scene.ada[2], discrete(golden().model, *sampling))
+    before = applied(pack, scene.ada[2], discrete(sdxl().model, *sampling))
     after = discrete(applied(pack, scene.ada[2]), *sampling)
-    none = applied(pack, scene.ada[2], discrete(golden().model, *sampling), weight=0.0)
+    none = applied(pack, scene.ada[2], discrete(sdxl().model, *sampling), weight=0.0)
     found = sampled(before, scene.ada, *how)
     assert found.isfinite().all()
     assert torch.equal(sampled(after, scene.ada, *how), found)
@@ -73,7 +74,7 @@ def test_another_prediction_before_or_after_apply(pack, scene, sampling):
 def test_a_window_is_a_part_of_their_sampling(pack, scene, sampling):
     """Half of sampling is at another noise level in each; the subject comes in there."""
     late = bound(pack, PROMPT, scene.subjects[:1], start_percent=0.5)
-    model, bare = (applied(pack, late[2], discrete(golden().model, *sampling), weight=w) for w in (0.8, 0.0))
+    model, bare = (applied(pack, late[2], discrete(sdxl().model, *sampling), weight=w) for w in (0.8, 0.0))
     for percent, acts in ((0.4, False), (0.6, True)):
         found, wanted = (predict(one, *late[:2], percent=percent)[0] for one in (model, bare))
         assert (error(found, wanted) > DIFFERENT) == acts
@@ -88,7 +89,7 @@ DISTILLED = {
 
 def shallower(family):
     """A model of a distilled variant: SDXL's widths with a block fewer in every stack."""
-    config = sdxl_unet_config(recording("reference")[0])
+    config = sdxl_unet_config(DESCRIBED)
     for name in ("transformer_depth", "transformer_depth_output"):
         config[name] = [max(depth - 1, min(depth, 1)) for depth in config[name]]
     return unet_patcher(family(config))

@@ -13,8 +13,8 @@ from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from graph import applied, bound, error, mmdiff, module, run, sample, subject
 from predictions import noises, predict, watched
 from safetensors.torch import save_file
-from stack import golden
 from tiny_sd15 import general_checkpoint, sd15
+from tiny_sdxl import sdxl
 
 import nodes
 
@@ -206,7 +206,7 @@ def test_a_subject_in_the_second_chunk(pack, scene):
     node = pack["MMDiffBindSubjects"]
     output = node.execute(
         mmdiff=scene.mmdiff,
-        clip=golden().clip,
+        clip=sdxl().clip,
         prompt=prompt,
         negative_prompt="",
         subjects={"subject_0": scene.ada},
@@ -228,7 +228,7 @@ def test_a_weighted_entity_word(pack, scene):
         return bound(pack, prompt, [scene.ada], mmdiff=scene.mmdiff)[0][0][0]
 
     text = module(pack, "nodes.host.text")
-    clip = text.patch_text_encoders(golden().clip, scene.mmdiff.core)
+    clip = text.patch_text_encoders(sdxl().clip, scene.mmdiff.core)
     empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))[0][0]
     plain = context("a photo of a man<|subj|> on the beach")
     wanted = plain.clone()
@@ -247,7 +247,7 @@ def test_an_embedding_as_entity_word(pack, scene, tmp_path, monkeypatch):
         name: torch.randn(2, width, generator=generator) / 8 for name, width in (("clip_l", 64), ("clip_g", 192))
     }
     save_file(vectors, tmp_path / "someone.safetensors")
-    tokenizer = golden().clip.tokenizer
+    tokenizer = sdxl().clip.tokenizer
     for name, vector in vectors.items():
         monkeypatch.setattr(getattr(tokenizer, name), "embedding_directory", str(tmp_path))
         monkeypatch.setattr(getattr(tokenizer, name), "embedding_size", vector.shape[1])
@@ -495,7 +495,7 @@ def test_a_bindings_window(pack, scene, fuse_negative):
     for percent in INSIDE:
         for found, wanted in zip(predictions(*WINDOW, percent), predictions(0.0, 1.0, percent), strict=True):
             assert error(found, wanted) < EQUAL
-    clip = module(pack, "nodes.host.text").patch_text_encoders(golden().clip, chosen.core)
+    clip = module(pack, "nodes.host.text").patch_text_encoders(sdxl().clip, chosen.core)
     plain = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("Ada on the beach", "lowres")]
     for percent in OUTSIDE:
         wanted = predict(scene.plain, *plain, percent=percent)
@@ -589,7 +589,7 @@ def test_each_checkpoint_refuses_the_others_base(pack, scene, small):
     with pytest.raises(refused, match="the model is SD15, the checkpoint was trained for SDXL"):
         applied(pack, scene.a[2], sd15().model)
     with pytest.raises(refused, match="the model is TinySDXL, the checkpoint was trained for Stable Diffusion 1.5"):
-        applied(pack, small.binding, golden().model)
+        applied(pack, small.binding, sdxl().model)
 
 
 @pytest.mark.parametrize("name", ["Flux", "SD3", "SD20", "SDXLRefiner", "Stable_Cascade_C", "LTXV"])
@@ -606,7 +606,7 @@ def test_each_checkpoint_refuses_the_others_text_encoder(pack, scene, small):
     with pytest.raises(refused, match="holds SD1ClipModel, the checkpoint was trained with CLIP-L and CLIP-G"):
         bound(pack, "Ada", [scene.ada], clip=sd15().clip)
     with pytest.raises(refused, match="holds SDXLClipModel, the checkpoint was trained with CLIP-L"):
-        bound(pack, "Ada", small.subjects[:1], mmdiff=small.mmdiff, clip=golden().clip)
+        bound(pack, "Ada", small.subjects[:1], mmdiff=small.mmdiff, clip=sdxl().clip)
 
 
 def test_weights_that_do_not_fit_the_base_are_refused(pack, small):
@@ -679,7 +679,7 @@ def test_a_fused_negative_pools_at_its_end_token(pack, scene, prompt, index, neg
     chosen = scene.mmdiff.with_spec(fuse_negative=True)
     _, ((context, extra),), binding = bound(pack, prompt, [scene.ada], negative, mmdiff=chosen)
     assert binding.words == ((index,),)
-    clip = module(pack, "nodes.host.text").patch_text_encoders(golden().clip, chosen.core)
+    clip = module(pack, "nodes.host.text").patch_text_encoders(sdxl().clip, chosen.core)
     tokens = clip.tokenize(negative)
     assert [token for token, _ in tokens["g"][0]].index(49407) == end
     clip.encode_from_tokens(tokens)  # so that the weights hold the LoRA

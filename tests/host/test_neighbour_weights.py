@@ -10,7 +10,7 @@ import torch
 from comfy_extras.nodes_attention_multiply import UNetCrossAttentionMultiply
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple
 from graph import applied, bound, error, mmdiff, module, sample, subject
-from stack import golden
+from tiny_sdxl import sdxl
 
 EQUAL = 1e-5
 """Two ways to the same formula, in another order of float32 sums."""
@@ -47,8 +47,8 @@ def scene(pack):
         subjects = [subject(pack, "Ada", 0), subject(pack, "Bo", 1)]
         positive, negative, binding = bound(pack, "Ada and Bo on the beach", subjects)
         comfy.model_management.unload_all_models()
-        layers = module(pack, "nodes.host.base").attention_layers(golden().model.model.diffusion_model)
-        state = golden().model.model_state_dict()
+        layers = module(pack, "nodes.host.base").attention_layers(sdxl().model.model.diffusion_model)
+        state = sdxl().model.model_state_dict()
         names = [f"{layer.path}.{part}" for layer in layers for part in PARTS.values()]
         base = {name: state[f"{name}.weight"].clone() for name in names}
         pairs = {name: [torch.randn(shape, 2, generator=random) / 8 for shape in base[name].shape] for name in names}
@@ -78,7 +78,7 @@ def text_lora(layers, core):
 
 def graph(pack, scene, chain, weight):
     """The model behind a chain of nodes."""
-    model = golden().model
+    model = sdxl().model
     for node in chain.split():
         if node == "ours":
             model = applied(pack, scene.binding, model, weight)
@@ -108,7 +108,7 @@ def by_hand(scene, chain, with_ours):
 
 def with_weights(scene, weights, chain):
     """A model of these weights, without any other node; the host's multiplying node scales biases too."""
-    model = golden().model.clone()
+    model = sdxl().model.clone()
     model.add_patches({f"{name}.weight": ("diff", (weight - scene.base[name],)) for name, weight in weights.items()})
     state = model.model_state_dict()
     if "multiply" in chain:
@@ -202,7 +202,7 @@ def test_the_same_binding_applied_again_takes_its_place(pack, scene):
 
 @pytest.fixture(scope="module")
 def other(pack, tmp_path_factory):
-    """Another checkpoint for the same base: the golden one with its UNet LoRA turned around."""
+    """Another checkpoint for the same base: the tiny release with its UNet LoRA turned around."""
     core, public = mmdiff(pack).core, module(pack, "mmdiff_core")
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
     with torch.inference_mode():
@@ -264,13 +264,13 @@ def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
     def again(model):
         return applied(pack, scene.binding, model, weight=0.0)
 
-    silent = merge(again(golden().model), golden().model, again)
+    silent = merge(again(sdxl().model), sdxl().model, again)
     weights = {name: weight + share * scene.ours.get(name, 0) for name, weight in scene.base.items()}
     wanted = sample(with_weights(scene, weights, ""), *scene.prompts)
     assert error(sample(silent, *scene.prompts), wanted) < EQUAL
 
     seen, core = seen_keys_values(pack, monkeypatch), mmdiff(pack).core
-    model = merge(applied(pack, scene.binding), golden().model, lambda model: applied(pack, scene.binding, model))
+    model = merge(applied(pack, scene.binding), sdxl().model, lambda model: applied(pack, scene.binding, model))
     sample(model, *scene.prompts, steps=1)
     assert len(seen) == sum(layer.cross for layer in scene.layers)
     for layer, tokens, keys, values in seen:

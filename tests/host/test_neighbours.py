@@ -14,7 +14,7 @@ from comfy_extras.nodes_tomesd import TomePatchModel
 from comfy_extras.nodes_torch_compile import TorchCompileModel
 from graph import applied, bound, error, module, sample, subject
 from neighbours import AddingReplace, TermRecorder, adding_node, attention, couple, halved, regional, replaced
-from stack import golden
+from tiny_sdxl import sdxl
 
 EQUAL = 1e-5
 """Two ways to the same formula, in another order of float32 sums."""
@@ -27,7 +27,7 @@ def scene(pack):
     with torch.inference_mode():
         subjects = [subject(pack, "Ada", 0), subject(pack, "Bo", 1)]
         positive, negative, binding = bound(pack, "Ada and Bo on the beach", subjects)
-        layers = module(pack, "nodes.host.base").attention_layers(golden().model.model.diffusion_model)
+        layers = module(pack, "nodes.host.base").attention_layers(sdxl().model.model.diffusion_model)
         alone = sample(applied(pack, binding), positive, negative)
     return SimpleNamespace(
         subjects=subjects,
@@ -40,7 +40,7 @@ def scene(pack):
 
 def both_orders(pack, scene, node, **sampling):
     """Latents with a node before ours and after ours."""
-    before = sample(applied(pack, scene.binding, node(golden().model)), *scene.prompts, **sampling)
+    before = sample(applied(pack, scene.binding, node(sdxl().model)), *scene.prompts, **sampling)
     after = sample(node(applied(pack, scene.binding)), *scene.prompts, **sampling)
     return before, after
 
@@ -98,7 +98,7 @@ def test_a_whole_layers_slot_is_hidden_by_a_blocks_own(pack, scene):
 
 
 def test_foreign_objects_are_left_as_they_were(pack, scene):
-    theirs = adding_node(golden().model, slots(scene, 3))
+    theirs = adding_node(sdxl().model, slots(scene, 3))
     cross = theirs.model_options["transformer_options"]["patches_replace"]["attn2"]
     objects, contents = dict(cross), {key: copy.copy(vars(one)) for key, one in cross.items()}
     lists = {key: (list(one.callback), list(one.kwargs)) for key, one in cross.items()}
@@ -159,7 +159,7 @@ def test_attention_couple(pack, scene, style, count, batch):
     same = sample(couple(applied(pack, scene.binding), [own] * count, masks, style), *scene.prompts, batch=batch)
     assert error(same, sample(applied(pack, scene.binding), *scene.prompts, batch=batch)) < EQUAL
 
-    clip = golden().clip
+    clip = sdxl().clip
     prompts = ["a red house", "two green birds in the rain"][: count - 1]
     texts = [own, *(clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0] for prompt in prompts)]
     wanted = applied(pack, scene.binding)
@@ -260,7 +260,7 @@ def test_blocks_that_tell_less(pack, scene, separation):
 
     wanted = sample(applied(pack, scene.binding, separation=separation), *scene.prompts)
     for model in (
-        applied(pack, scene.binding, node(golden().model), separation=separation),
+        applied(pack, scene.binding, node(sdxl().model), separation=separation),
         node(applied(pack, scene.binding, separation=separation)),
     ):
         assert error(sample(model, *scene.prompts), wanted) < EQUAL
@@ -278,7 +278,7 @@ def test_a_context_that_an_attention_patch_shortens(pack, scene, separation):
     doubled = [[[context.repeat_interleave(2, dim=1), extra] for context, extra in prompt] for prompt in scene.prompts]
     wanted = sample(applied(pack, scene.binding, separation=separation), *scene.prompts)
     for model in (
-        applied(pack, scene.binding, node(golden().model), separation=separation),
+        applied(pack, scene.binding, node(sdxl().model), separation=separation),
         node(applied(pack, scene.binding, separation=separation)),
     ):
         assert error(sample(model, *doubled), wanted) < EQUAL
@@ -315,7 +315,7 @@ def test_a_compiled_model(pack, scene, caplog):
     """The host's graphs are shared between blocks and runs without a guard on our patches; neither may show."""
     for weight in (0.8, 0.2):
         wanted = sample(applied(pack, scene.binding, weight=weight), *scene.prompts)
-        before = sample(applied(pack, scene.binding, compiled(golden().model), weight=weight), *scene.prompts)
+        before = sample(applied(pack, scene.binding, compiled(sdxl().model), weight=weight), *scene.prompts)
         after = sample(compiled(applied(pack, scene.binding, weight=weight)), *scene.prompts)
         assert error(before, wanted) < EQUAL and error(after, wanted) < EQUAL
     assert caplog.text.count("this run is not compiled") == 4

@@ -7,8 +7,8 @@ import torch
 from graph import applied, bound, error, mmdiff, module, sample, subject
 from others import call, module_of
 from predictions import noises, predict
-from stack import golden
 from tiny_sd15 import general_checkpoint, sd15
+from tiny_sdxl import sdxl
 
 import nodes
 
@@ -39,7 +39,7 @@ def scene(pack):
 def both_orders(pack, scene, node, binding=None):
     """Models with another pack's node before ours and after ours."""
     binding = binding or scene.binding
-    return applied(pack, binding, node(golden().model)), node(applied(pack, binding))
+    return applied(pack, binding, node(sdxl().model)), node(applied(pack, binding))
 
 
 def tiles(method, at_once):
@@ -172,12 +172,12 @@ def test_attention_couples(pack, scene, couple, batch):
 @pytest.mark.parametrize("separation", ["reference", "by word"])
 def test_negpip(pack, scene, separation):
     """It sends keys and values in one context of double length, in which the entity words stand elsewhere."""
-    model, clip = call(PPM, "CLIPNegPip", model=golden().model, clip=golden().clip)
+    model, clip = call(PPM, "CLIPNegPip", model=sdxl().model, clip=sdxl().clip)
     found = []
-    for weight, own in ((1.0, clip), (-1.0, clip), (-1.0, golden().clip)):
+    for weight, own in ((1.0, clip), (-1.0, clip), (-1.0, sdxl().clip)):
         prompt = f"Ada and Bo on the beach, (rain:{weight})"
         positive, negative, binding = bound(pack, prompt, scene.subjects, "", mmdiff=scene.mmdiff, clip=own)
-        one = applied(pack, binding, model if own is clip else golden().model, separation=separation)
+        one = applied(pack, binding, model if own is clip else sdxl().model, separation=separation)
         found.append(sample(one, positive, negative))
     assert all(one.isfinite().all() for one in found)
     assert error(found[1], found[0]) > DIFFERENT and error(found[1], found[2]) > DIFFERENT

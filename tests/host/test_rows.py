@@ -8,7 +8,7 @@ from comfy_extras.nodes_perpneg import PerpNeg
 from graph import applied, bound, error, mmdiff, sample, subject
 from neighbours import dropping, rearranged, tiled
 from predictions import noises, predict
-from stack import golden
+from tiny_sdxl import sdxl
 
 EQUAL = 1e-5
 """Rows computed in another batch: the order of float32 sums."""
@@ -98,7 +98,7 @@ def test_dropped_marks_are_said(scene, caplog):
 def test_a_nodes_own_prompt_gets_no_subject_and_no_warning(pack, scene, caplog):
     """The older Perp-Neg encodes its empty prompt itself, outside of the run's conditionings."""
     model = applied(pack, scene.a[2])
-    empty = golden().clip.encode_from_tokens_scheduled(golden().clip.tokenize(""))
+    empty = sdxl().clip.encode_from_tokens_scheduled(sdxl().clip.tokenize(""))
     found = sample(PerpNeg.execute(model, empty, 1.0)[0], *scene.a[:2])
     assert found.isfinite().all() and not warnings_of_ours(caplog)
 

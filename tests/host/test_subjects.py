@@ -9,8 +9,8 @@ import torch
 from graph import applied, bound, error, mmdiff, module, sample, subject
 from neighbours import replaced
 from predictions import noises, predict
-from stack import golden, recording
 from tiny_sd15 import general_checkpoint
+from tiny_sdxl import face_crop, face_embeds, photo, sdxl
 
 EQUAL = 1e-5
 DIFFERENT = 1e-3
@@ -24,9 +24,9 @@ def scene(pack):
     clean = mmdiff(pack).with_spec(fuse_negative=False)
     with torch.inference_mode():
         ada, bo, cleo = (subject(pack, name, number) for number, name in enumerate(("Ada", "Bo", "Cleo")))
-        clip = module(pack, "nodes.host.text").patch_text_encoders(golden().clip, clean.core)
+        clip = module(pack, "nodes.host.text").patch_text_encoders(sdxl().clip, clean.core)
         plain = clip.encode_from_tokens_scheduled(clip.tokenize("a man and a woman"))
-    layers = module(pack, "nodes.host.base").attention_layers(golden().model.model.diffusion_model)
+    layers = module(pack, "nodes.host.base").attention_layers(sdxl().model.model.diffusion_model)
     return SimpleNamespace(
         mmdiff=clean, ada=ada, bo=bo, cleo=cleo, plain=plain, layers={layer.slot: layer for layer in layers}
     )
@@ -339,20 +339,15 @@ def test_with_spec_changes_a_copy(pack, scene):
 
 
 def encoded(pack, checkpoint, photos, faces):
-    _, tensors = recording("reference")
-
-    def images(key, numbers):
-        found = [(tensors[f"mixing.{key}{n}"].float() / 255).movedim(0, -1)[None] for n in numbers]
-        return torch.cat([core.prepare_photos(one, 224) for one in found]).movedim(1, -1)  # to one size
-
     core, face = module(pack, "mmdiff_core"), None
+    images = torch.cat([core.prepare_photos(photo(n), 224) for n in photos]).movedim(1, -1)  # to one size
     if faces:
-        face = core.Face(tensors["mixing.face_embeds"][faces], images("face_crop", faces))
+        face = core.Face(face_embeds()[faces], torch.cat([face_crop(n) for n in faces]))
     node = pack["MMDiffEncodeSubject"]
     output = node.execute(
         mmdiff=checkpoint,
-        clip_vision=golden().clip_vision,
-        image=images("photo", photos),
+        clip_vision=sdxl().clip_vision,
+        image=images,
         face=face,
         name="Ada",
         weight=1.0,

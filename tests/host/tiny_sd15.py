@@ -1,6 +1,6 @@
 """A small random model and text encoder in SD1.5's layout, and a general checkpoint for it.
 
-The vision tower is the golden one, as the real bases share one too.
+The vision tower is that of the tiny SDXL, as the real bases share one too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import comfy.supported_models
 import torch
 from full_size import UNETS, fill, tensors
 from graph import Pack, mmdiff, module
-from stack import golden, unet_patcher
+from stack import unet_patcher
+from tiny_sdxl import sdxl
 
 _UNET = {**UNETS["sd15"], "model_channels": 32, "context_dim": 768}
 _TEXT = {
@@ -44,7 +45,7 @@ def sd15() -> SimpleNamespace:
 
 def general_checkpoint(pack: Pack, folder: Path) -> Any:
     """What an MMDIFF_MODEL socket carries: random weights for `sd15()`, identity from the CLS, the clean spec."""
-    core, vision = module(pack, "mmdiff_core"), golden().clip_vision.model
+    core, vision = module(pack, "mmdiff_core"), sdxl().clip_vision.model
     layers = module(pack, "nodes.host.base").attention_layers(sd15().model.model.diffusion_model)
     identity = vision.visual_projection.weight.shape[0]
     weights = tensors(layers, sd15().clip.cond_stage_model, vision, identity, rank=4, depth=2)

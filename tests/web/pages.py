@@ -19,6 +19,28 @@ def vue_nodes(page, on: bool) -> None:
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
 
 
+def at_rest(page) -> None:
+    """Wait until every picture is there, and no node has moved or grown for half a second of frames."""
+    page.evaluate(
+        """() => new Promise((resolve) => {
+            const pictures = () => [...document.images, ...app.graph.nodes.flatMap((node) => node.imgs ?? [])]
+            const places = () => JSON.stringify(app.graph.nodes.map((node) => {
+                const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
+                return [...node.pos, ...node.size, shown?.height]
+            }))
+            let last = "", still = 0
+            const look = () => {
+                const now = places()
+                still = now === last && pictures().every((one) => one.complete) ? still + 1 : 0
+                last = now
+                if (still === 30) resolve()
+                else requestAnimationFrame(look)
+            }
+            look()
+        })"""
+    )
+
+
 def run(page) -> None:
     """Queue the graph as the Run button does, and wait for the end. Raises with the host's message."""
     page.evaluate(

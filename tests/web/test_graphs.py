@@ -5,7 +5,7 @@ import re
 
 import pytest
 from live_server import ROOT
-from pages import load, run, template, vue_nodes
+from pages import at_rest, load, run, template, vue_nodes
 
 SHIPPED = sorted((ROOT / "example_workflows").glob("*.json"))
 HOLLOW = 7  # the shape of an optional socket
@@ -97,11 +97,11 @@ def test_a_shipped_workflow_has_no_node_over_another(page, path, vue):
     graph = json.loads(path.read_text())
     graph["extra"]["linearMode"] = False  # an App shows no nodes
     load(page, graph)
-    page.wait_for_timeout(500)  # the page lays nodes out over some frames and says nothing when it has
+    at_rest(page)
     assert page.evaluate(OVERLAPS) == []
     if "(demo)" in path.stem:
         run(page)
-        page.wait_for_timeout(1500)  # previews come by requests of their own
+        at_rest(page)
         assert page.evaluate(OVERLAPS) == []
 
 

@@ -1,23 +1,17 @@
-"""A golden run through the page: what the nodes say after it."""
+"""A run through the page: what the nodes say after it."""
 
 import json
 
 import pytest
-from live_server import GOLDEN, ROOT, STAND_INS
+from live_server import ROOT, STAND_INS
 from pages import run
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 REPORT = "[role=status][aria-label=Report]"
 
 
-@pytest.fixture(autouse=True)
-def _with_recordings():
-    if not GOLDEN.exists():
-        pytest.skip(f"no recordings at {GOLDEN}")
-
-
 def open_two_people(page, prompt: str, name: str = "Ada") -> int:
-    """The shipped workflow with the golden loaders and one step in the page; returns the binding node's number.
+    """The shipped workflow with the tiny loaders and one step in the page; returns the binding node's number.
 
     Every test has a prompt of its own: a node that the server remembers does not run, and says nothing, again.
     """

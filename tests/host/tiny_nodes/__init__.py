@@ -1,18 +1,20 @@
-"""A node pack for tests: loaders that give a real server the golden stack, where no pretrained weights are at hand.
+"""A node pack for tests: loaders that give a real server tiny models, and a release for them, as it has no real ones.
 
 Each takes the place of a core loader in a workflow, with the same inputs and outputs.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import folder_paths
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-import stack  # noqa: E402
 import tiny_sd15  # noqa: E402
+import tiny_sdxl  # noqa: E402
 
 
 class LinearVAE:
@@ -24,7 +26,7 @@ class LinearVAE:
         return image.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
 
 
-class GoldenCheckpoint:
+class TinyCheckpoint:
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     FUNCTION = "load"
     CATEGORY = "tests"
@@ -34,11 +36,11 @@ class GoldenCheckpoint:
         return {"required": {"ckpt_name": ("STRING", {})}}
 
     def load(self, ckpt_name: str):
-        loaded = tiny_sd15.sd15() if ckpt_name.startswith("v1-5") else stack.golden()
+        loaded = tiny_sd15.sd15() if ckpt_name.startswith("v1-5") else tiny_sdxl.sdxl()
         return loaded.model, loaded.clip, LinearVAE()
 
 
-class GoldenClipVision:
+class TinyClipVision:
     RETURN_TYPES = ("CLIP_VISION",)
     FUNCTION = "load"
     CATEGORY = "tests"
@@ -48,11 +50,11 @@ class GoldenClipVision:
         return {"required": {"clip_name": ("STRING", {})}}
 
     def load(self, clip_name: str):
-        return (stack.golden().clip_vision,)
+        return (tiny_sdxl.sdxl().clip_vision,)
 
 
-class GoldenFace:
-    """The recorded faces, one for each photo; the networks that would find them are not at hand."""
+class TinyFace:
+    """A face for each photo; the networks that would find them are not at hand."""
 
     RETURN_TYPES = ("MMDIFF_FACE",)
     FUNCTION = "analyze"
@@ -63,10 +65,14 @@ class GoldenFace:
         return {"required": {"image": ("IMAGE",), "choice": ("STRING", {}), "index": ("INT", {})}}
 
     def analyze(self, image: torch.Tensor, choice: str, index: int):
-        _, tensors = stack.recording("reference")
-        crops = torch.stack([tensors[f"mixing.face_crop{number % 3}"] for number in range(len(image))])
-        embeds = torch.stack([tensors["mixing.face_embeds"][number % 3] for number in range(len(image))])
-        return (SimpleNamespace(embeds=embeds, crops=crops.float().movedim(1, -1) / 255),)
+        numbers = [number % 3 for number in range(len(image))]
+        crops = torch.cat([tiny_sdxl.face_crop(number) for number in numbers])
+        return (SimpleNamespace(embeds=tiny_sdxl.face_embeds()[numbers], crops=crops),)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (GoldenCheckpoint, GoldenClipVision, GoldenFace)}
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (TinyCheckpoint, TinyClipVision, TinyFace)}
+
+release = Path(folder_paths.models_dir) / "mmdiff" / "portrait_generation"
+release.mkdir(exist_ok=True)
+for file in tiny_sdxl.sdxl().checkpoint.iterdir():
+    shutil.copy(file, release)
