@@ -37,12 +37,11 @@ def checkpoint_names() -> list[str]:
     names, others = set(), set()
     for root in _roots():
         for folder, files in _walk(root, ENDINGS):
-            released = is_released(folder)
-            if released and folder != root:
+            if is_released(folder) and folder != root:
                 names.add(folder.relative_to(root).as_posix())
             if SUBJECTS not in folder.relative_to(root).parts:
-                files = [file for file in files if not (released and file in RELEASED_FILES)]
-                names.update((folder / file).relative_to(root).as_posix() for file in files)
+                own = [file for file in files if file not in RELEASED_FILES]
+                names.update((folder / file).relative_to(root).as_posix() for file in own)
     for root in _roots(IPADAPTERS):
         for folder, files in _walk(root, ENDINGS):
             others.update(f"{IPADAPTERS}/{(folder / file).relative_to(root).as_posix()}" for file in files)

@@ -127,12 +127,12 @@ def test_a_checkpoint_that_is_not_in_the_folder(pack, folder, refused, name):
 
 
 METADATA = {
-    "none": (None, "no MM-Diff checkpoint"),
+    "none": (None, "is neither an MM-Diff checkpoint"),
     "no JSON": ("{", "can't be read"),
     "a list": ("[1]", "can't be read"),
     "no format": ("{}", "can't be read"),
     "newer format": ({"format": 2}, "is of format 2, this version reads format 1; update the pack"),
-    "unknown field": ({"spec": {"negative": True}}, "no field negative"),
+    "unknown field": ({"spec": {"fuse_everything": True}}, "no field fuse_everything"),
     "unknown value": ({"spec": {"identity": "voice"}}, "'voice'"),
     "no source": ({"source": ...}, "can't be read"),
 }

@@ -59,7 +59,7 @@ def plus_adapter(pack: Pack, folder: Path) -> None:
     from tests.ipadapters import random_parts, write  # the server's own process, which is given no tests, has no need
 
     layers = module(pack, "nodes.host.base").attention_layers(sd15().model.model.diffusion_model)
-    hidden = golden().clip_vision.config["hidden_size"]
+    hidden = sdxl().clip_vision.config["hidden_size"]
     attention = [layer.attention.to_q.out_features for layer in layers]
     folder.mkdir(parents=True)
     write(random_parts("plus", attention=attention, hidden=hidden), folder, "ip-adapter-plus_sd15.safetensors")
