@@ -21,4 +21,4 @@ def test_missing_files_are_named_with_a_link_and_the_demo_is_offered(page, vue):
 def test_a_panel_is_not_saved(page):
     load(page, template("MM-Diff 6 - Two People (SDXL)"))
     saved = page.evaluate("app.graph.nodes.find((node) => node.type === 'MMDiffLoad').serialize().widgets_values")
-    assert saved == ["portrait_generation"]
+    assert saved == ["portrait_generation", "by file"]
