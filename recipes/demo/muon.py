@@ -79,4 +79,4 @@ def _orthogonalised(matrix: Tensor) -> Tensor:
     for _ in range(5):
         square = x @ x.T
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    return x.T.contiguous() if tall else x

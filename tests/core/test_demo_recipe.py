@@ -112,10 +112,11 @@ def muon_of_two(rank: int, folder: str) -> None:
 
 def stepped() -> list[torch.Tensor]:
     random = torch.Generator().manual_seed(0)
-    weights = [nn.Parameter(torch.randn(8, 8, generator=random)) for _ in range(3)]
+    shapes = ((8, 8), (16, 4), (4, 16))
+    weights = [nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
     optimizer = Muon([(str(number), weight) for number, weight in enumerate(weights)], lr=0.1)
     for weight in weights:
-        weight.grad = torch.randn(8, 8, generator=random)
+        weight.grad = torch.randn(weight.shape, generator=random)
     optimizer.step()
     return [weight.detach() for weight in weights]
 
