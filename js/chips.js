@@ -1,4 +1,5 @@
 // What a prompt binds, as things to look at and to click: a chip for each subject, the prompt's words, what is missing.
+import { button, row } from "./elements.js";
 import { t } from "./translate.js";
 
 /**
@@ -8,7 +9,7 @@ import { t } from "./translate.js";
 export function draw(element, state, act) {
   const focused = element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   element.replaceChildren(
-    row(state.names.map((name) => button(`@${name}`, `name ${name}`, () => act.complete(name)))),
+    row(state.names.map((name) => keyed(`@${name}`, `name ${name}`, () => act.complete(name)))),
     row(state.subjects.map((subject, number) => chip(subject, number, state, act))),
     row(state.words.map((word) => wordButton(word, state, act))),
     ...problem(state, act),
@@ -19,7 +20,7 @@ export function draw(element, state, act) {
 function chip(subject, number, state, act) {
   const words = state.words.filter((word) => word.subject === number).map((word) => word.text);
   const name = subject.name || t("subject {number}", { number: number + 1 });
-  const made = button("", `chip ${number}`, () => act.choose(number));
+  const made = keyed("", `chip ${number}`, () => act.choose(number));
   made.className = "mmdiff-chip";
   made.style.setProperty("--subject", colour(number));
   made.setAttribute("aria-pressed", number === state.chosen);
@@ -36,7 +37,7 @@ function chip(subject, number, state, act) {
 }
 
 function wordButton(word, state, act) {
-  const made = button(word.text, `word ${word.start}`, () => act.toggle(word));
+  const made = keyed(word.text, `word ${word.start}`, () => act.toggle(word));
   made.className = "mmdiff-word";
   const bound = typeof word.subject === "number";
   made.setAttribute("aria-pressed", bound);
@@ -59,27 +60,18 @@ function problem(state, act) {
   line.setAttribute("role", "status");
   line.className = "mmdiff-problem";
   line.textContent = state.problem;
-  if (state.mended) line.append(" ", button(t("Correct it"), "mend", act.mend));
+  if (state.mended) line.append(" ", keyed(t("Correct it"), "mend", act.mend));
   return [line];
 }
 
-function row(children) {
-  const made = document.createElement("div");
-  made.className = "mmdiff-row";
-  made.append(...children);
+/** A button that knows where the keyboard is, after the next drawing. */
+function keyed(text, key, act) {
+  const made = button(text, act);
+  made.dataset.key = key;
   return made;
 }
 
-function button(text, key, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.dataset.key = key; // where the keyboard is, after the next drawing
-  made.addEventListener("click", act);
-  return made;
-}
-
-/** The colour of a subject by its number, the same as on the attention maps (nodes/attention_maps.py). */
+/** The colour of a subject by its number, the same as on the attention maps (nodes/colours.py). */
 export function colour(number) {
   return ["#4cc9f0", "#ffb703", "#80ed99", "#ff70a6", "#c77dff", "#f4f1bb"][number % 6];
 }

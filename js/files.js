@@ -1,6 +1,7 @@
 // In the nodes that need files: which are there, where to get the others, and the demo that needs none.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { button, row } from "./elements.js";
 import { t } from "./translate.js";
 
 const NEEDS = { MMDiffLoad: ["checkpoint", "vision", "base"], MMDiffAnalyzeFace: ["faces"] };
@@ -15,7 +16,7 @@ async function fill(element, names) {
   element.replaceChildren(...names.map((name) => line(files[name])));
   const again = button(t("Look again"), () => fill(element, names));
   const demo = button(t("Open the demo instead"), openDemo);
-  if (missing.length) element.append(row(again, demo));
+  if (missing.length) element.append(row([again, demo]));
 }
 
 function line(file) {
@@ -36,21 +37,6 @@ function line(file) {
 async function openDemo() {
   const answer = await api.fetchApi(`/workflow_templates/${PACK}/${encodeURIComponent(DEMO)}.json`);
   await app.loadGraphData(await answer.json(), true, true, DEMO);
-}
-
-function button(text, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.addEventListener("click", act);
-  return made;
-}
-
-function row(...children) {
-  const made = document.createElement("div");
-  made.className = "mmdiff-row";
-  made.append(...children);
-  return made;
 }
 
 app.registerExtension({

@@ -1,6 +1,7 @@
 // A sidebar of the saved subjects: find one, put it on the graph, delete it.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { button } from "./elements.js";
 import { t } from "./translate.js";
 
 let list = null; // where they are shown, while the sidebar is open
@@ -53,14 +54,6 @@ async function remove(name) {
     app.extensionManager.toast.add({ severity: "error", summary: "MM-Diff", detail: problem, life: 15_000 });
   }
   await Promise.all([show(), app.refreshComboInNodes()]);
-}
-
-function button(text, act) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = text;
-  made.addEventListener("click", act);
-  return made;
 }
 
 function render(element) {

@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import nn
 
+from .colours import colour
 from .host import types
 from .host.maps import attention_maps
 
@@ -13,8 +14,6 @@ FONT = ImageFont.load_default()
 BRIGHT = 3  # times the mean of the picture
 SHOWN, TITLE = 512, 40  # of a map over the picture, pixels
 LARGE = ImageFont.load_default(22)
-COLOURS = ("#4cc9f0", "#ffb703", "#80ed99", "#ff70a6", "#c77dff", "#f4f1bb")
-"""Of subjects by number, the same as under the prompt (js/chips.js)."""
 
 
 class AttentionMaps(types.Node):
@@ -56,17 +55,16 @@ class AttentionMaps(types.Node):
     @classmethod
     def execute(cls, model, binding, positive, latent, percent, image=None) -> io.NodeOutput:
         maps = attention_maps(model, positive, binding, latent, percent)
-        if image is not None:
-            names = [subject.name for subject in binding.subjects]
-            batch = torch.stack([_over(image[0], part, title, names) for title, part in _parts(maps)])
-            return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), "text": _numbered(names)})
-        maps[:, 2:] *= BRIGHT  # a gate of 1 is white
         names = [subject.name for subject in binding.subjects]
-        panels = [
-            _panel(one, f"{number} {name if _drawable(name) else ''}: {what}")
-            for number, (name, own) in enumerate(zip(names, maps, strict=True), 1)
-            for one, what in zip(own, ("its word", "its photo", "its gate"), strict=False)
-        ]
+        if image is not None:
+            panels = [_over(image[0], part, title, names) for title, part in _parts(maps)]
+        else:
+            maps[:, 2:] *= BRIGHT  # a gate of 1 is white
+            panels = [
+                _panel(one, f"{number} {name if _drawable(name) else ''}: {what}")
+                for number, (name, own) in enumerate(zip(names, maps, strict=True), 1)
+                for one, what in zip(own, ("its word", "its photo", "its gate"), strict=False)
+            ]
         batch = torch.stack(panels)
         # Beside the pictures, where the page has a font for every script.
         return io.NodeOutput(batch, ui={**ui.PreviewImage(batch, cls=cls).as_dict(), "text": _numbered(names)})
@@ -100,15 +98,15 @@ def _over(picture: torch.Tensor, strengths: torch.Tensor, title: str, names: lis
     shown = torch.from_numpy(np.array(grey)).float()[..., None].expand(-1, -1, 3) * 0.5
     strong = nn.functional.interpolate(strengths[None].clamp(0, 1), size[::-1], mode="bilinear")[0]
     for number, strength in enumerate(strong):
-        colour = torch.tensor(ImageColor.getrgb(COLOURS[number % len(COLOURS)])).float()
-        shown = shown + strength[..., None] * 0.8 * (colour - shown)
+        tint = torch.tensor(ImageColor.getrgb(colour(number))).float()
+        shown = shown + strength[..., None] * 0.8 * (tint - shown)
     panel = Image.new("RGB", (size[0], TITLE + SHOWN + TITLE * len(names)))
     panel.paste(Image.fromarray(shown.clamp(0, 255).byte().numpy()), (0, TITLE))
     draw = ImageDraw.Draw(panel)
     draw.text((8, TITLE // 2), title, fill="white", font=LARGE, anchor="lm")
     for number, name in enumerate(names):
         y = TITLE + SHOWN + TITLE * number
-        draw.rectangle((8, y + 8, 32, y + TITLE - 8), fill=COLOURS[number % len(COLOURS)])
+        draw.rectangle((8, y + 8, 32, y + TITLE - 8), fill=colour(number))
         text = f"{number + 1} {name if _drawable(name) else ''}"
         draw.text((44, y + TITLE // 2), text, fill="white", font=LARGE, anchor="lm")
     return torch.from_numpy(np.array(panel)).float() / 255

@@ -1,5 +1,3 @@
-import colorsys
-
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -8,10 +6,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..mmdiff_core.cast import THRESHOLD, sentence
+from .colours import colour
 from .host import types
 from .host.cast import Checked, check_cast, where_words_acted
 
-WHITE = (255, 255, 255)
+STRANGER = "white"
 
 
 class CheckCast(types.Node):
@@ -109,13 +108,8 @@ def _boxed(picture: Tensor, checked: Checked) -> Tensor:
     owners = {one: number for number, verdict in enumerate(checked.verdicts) for one in verdict.places}
     for one, box in enumerate(checked.seen.boxes.tolist()):
         number = owners.get(one)
-        colour = WHITE if number is None else _colour(number)
-        draw.rectangle(tuple(box), outline=colour, width=line)
+        tint = STRANGER if number is None else colour(number)
+        draw.rectangle(tuple(box), outline=tint, width=line)
         label = "?" if number is None else f"{number + 1} {checked.verdicts[number].kind.value}"
-        draw.text((box[0] + 2 * line, box[1] + line), label, colour, font, stroke_width=1, stroke_fill="black")
+        draw.text((box[0] + 2 * line, box[1] + line), label, tint, font, stroke_width=1, stroke_fill="black")
     return torch.from_numpy(np.array(drawn)).float() / 255
-
-
-def _colour(number: int) -> tuple[int, ...]:
-    """Of a subject: as far as can be from those before it."""
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number * 0.618 % 1, 0.75, 1.0))

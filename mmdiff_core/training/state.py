@@ -94,14 +94,9 @@ def read_state(path: Path, config: Config) -> State:
     )
 
 
-def read_run(path: Path) -> tuple[int, Config, dict[str, Tensor]]:
-    """What a run has come to: steps done, its configuration, and its weights, averaged where it keeps an average.
-
-    Raises MMDiffError where the file is not whole or not a run's.
-    """
-    tensors, entry = _read(path)
-    weights = _under(tensors, "averaged") or _under(tensors, "weights")
-    return entry["step"], config_of(entry["config"]), weights
+def steps_done(path: Path) -> int:
+    """How many steps a saved run has done. Raises MMDiffError where the file is not whole or not a run's."""
+    return _read(path)[1]["step"]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

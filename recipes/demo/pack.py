@@ -11,7 +11,7 @@ from mmdiff_core.checkpoint import load_checkpoint, save_checkpoint
 from mmdiff_core.demo import CHECKPOINT, FOLDER
 from mmdiff_core.files import read_safetensors, write_safetensors
 from mmdiff_core.model.mmdiff import MMDiff
-from mmdiff_core.training.state import read_run
+from mmdiff_core.training.state import steps_done
 from mmdiff_core.world.atlas import Atlas
 
 from .base import WORDS_FILE
@@ -52,9 +52,9 @@ def pack(work: Path, run: Path) -> int:
 def _about(work: Path, run: Path) -> dict[str, object]:
     """How the weights came about."""
     steps = {
-        "base": json.loads(read_safetensors(work / "base-run" / "state.safetensors")[1]["mmdiff_training"])["step"],
+        "base": steps_done(work / "base-run" / "state.safetensors"),
         "decoder": int(read_safetensors(work / "decoder-run.safetensors")[1]["step"]),
-        "adapter": read_run(run / "state.safetensors")[0],
+        "adapter": steps_done(run / "state.safetensors"),
     }
     return {"atlas": Atlas.load(work / "atlas.npz").digest(), "steps": steps, "seed": 0, "licence": "MIT"}
 
