@@ -1,7 +1,6 @@
 """MM-Diff on a diffusers model: prompts and photos in, pictures out. Wants diffusers and transformers."""
 
 PACKAGES = {
-    "PIL": "pillow",
     "accelerate": "accelerate",
     "diffusers": "diffusers",
     "tensorboard": "tensorboard",

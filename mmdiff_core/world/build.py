@@ -30,7 +30,7 @@ def build(packages: Path, size: int) -> tuple[Atlas, int]:
         from .artwork import drawings, icon_names
     except ModuleNotFoundError as error:
         raise MMDiffError(
-            f"Drawing the artwork needs {error.name}, which is not installed: pip install resvg-py pillow numpy"
+            f"Drawing the artwork needs {error.name}, which is not installed: pip install '.[world]' in a checkout"
         ) from error
     archives = {package: fetch(package, packages) for package in PACKAGES}
     names = icon_names(list(archives.values()))

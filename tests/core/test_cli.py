@@ -59,7 +59,6 @@ def test_every_command_says_which_package_is_missing(tmp_path):
     commands = [
         "demo --out out",
         "train --config none.yaml",
-        "validate .",
         "evaluate dreambench . --out out",
         "evaluate world none.npz --out out",
         "evaluate nets none.npz nets.safetensors",
@@ -71,6 +70,22 @@ def test_every_command_says_which_package_is_missing(tmp_path):
     said = done.stderr.splitlines()
     assert len(said) == len(commands)
     assert all("which is not installed: pip install" in line for line in said), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_world_says_which_package_is_missing(tmp_path):
+    build = """
+import runpy, sys
+sys.modules["resvg_py"] = None  # as if it were not installed
+sys.argv = ["build", "atlas.npz"]
+runpy.run_module("mmdiff_core.world.build", run_name="__main__")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, env=environment, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Drawing the artwork needs resvg_py, which is not installed: pip install '.[world]' in a checkout"
+    ]
     assert not list(tmp_path.iterdir())
 
 
