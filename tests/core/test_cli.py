@@ -60,8 +60,6 @@ def test_every_command_says_which_package_is_missing(tmp_path):
         "demo --out out",
         "train --config none.yaml",
         "evaluate dreambench . --out out",
-        "evaluate world none.npz --out out",
-        "evaluate nets none.npz nets.safetensors",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     options = {"cwd": tmp_path, "env": environment, "text": True, "capture_output": True}
