@@ -10,7 +10,7 @@ from live_server import ROOT, Server, with_stand_ins
 from PIL import Image
 from tiny_sd15 import general_checkpoint, plus_adapter
 
-PORTRAIT, TWO_PEOPLE = "MM-Diff 5 - Draw My Portrait (SDXL).app", "MM-Diff 6 - Two People (SDXL)"
+PORTRAIT, TWO_PEOPLE = "MM-Diff 11 - Draw My Portrait (SDXL).app", "MM-Diff 13 - Two People (SDXL)"
 WORKFLOWS = sorted((Path(__file__).parent / "workflows").glob("*.json"))
 
 

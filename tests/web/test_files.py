@@ -7,7 +7,7 @@ from pages import load, template, vue_nodes
 @pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
 def test_missing_files_are_named_with_a_link_and_the_demo_is_offered(page, vue):
     vue_nodes(page, vue)
-    load(page, template("MM-Diff 6 - Two People (SDXL)"))
+    load(page, template("MM-Diff 13 - Two People (SDXL)"))
     page.evaluate("app.canvas.ds.scale = 1")
     missing = page.locator(".mmdiff-problem", has_text="CLIP ViT-L/14 (openai)")
     missing.wait_for()
@@ -19,6 +19,6 @@ def test_missing_files_are_named_with_a_link_and_the_demo_is_offered(page, vue):
 
 
 def test_a_panel_is_not_saved(page):
-    load(page, template("MM-Diff 6 - Two People (SDXL)"))
+    load(page, template("MM-Diff 13 - Two People (SDXL)"))
     saved = page.evaluate("app.graph.nodes.find((node) => node.type === 'MMDiffLoad').serialize().widgets_values")
     assert saved == ["portrait_generation", "by file"]

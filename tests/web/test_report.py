@@ -15,7 +15,7 @@ def open_two_people(page, prompt: str, name: str = "Ada") -> int:
 
     Every test has a prompt of its own: a node that the server remembers does not run, and says nothing, again.
     """
-    graph = json.loads((ROOT / "example_workflows" / "MM-Diff 6 - Two People (SDXL).json").read_text())
+    graph = json.loads((ROOT / "example_workflows" / "MM-Diff 13 - Two People (SDXL).json").read_text())
     for node in graph["nodes"]:
         node["type"] = STAND_INS.get(node["type"], node["type"])
         if node["type"] == "KSampler":
