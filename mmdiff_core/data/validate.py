@@ -3,8 +3,9 @@
 A record is three files of one name: NAME.jpg, NAME.npy (the segment map: 0 is background, every other number a
 segment) and NAME.json with `caption` and `segments`, each with `id` (its number in the map) and `start` and `end` (the
 characters of its phrase in the caption, end exclusive; the phrase's last word is the entity word). This is the
-reference's layout, and FastComposer's; further keys are ignored. Records may lie in subfolders. A list
-`image_ids_train.txt`, one name a line, restricts the folder to what it names.
+reference's layout, and FastComposer's; further keys are ignored. A segment may also have `same`, the name of who or
+what it shows: segments of one name, in any records, are references of each other. Records may lie in subfolders. A
+list `image_ids_train.txt`, one name a line, restricts the folder to what it names.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ AT_ONCE = 1024  # records in flight, so that memory does not grow with the folde
 
 
 class Segment(NamedTuple):
-    """One subject of a record. start, end: of its phrase in the caption, end exclusive."""
+    """One subject of a record. start, end: of its phrase in the caption, end exclusive. same: who or what it is, where
+    other records show it too."""
 
     id: int
     start: int
     end: int
+    same: str = ""
 
 
 class Record(NamedTuple):
@@ -200,7 +203,10 @@ def _segment(path: Path, caption: str, segment: object) -> Segment:
     cut = (start and caption[start - 1].isalnum()) or (end < len(caption) and caption[end].isalnum())
     if cut or not phrase[0].isalnum() or not phrase[-1].isalnum():
         raise BrokenRecord(path, f"segment {number} names {phrase!r}, which does not start and end with whole words")
-    return Segment(number, start, end)
+    same = segment.get("same", "")
+    if not isinstance(same, str):
+        raise BrokenRecord(path, f"segment {number} has {same!r} under `same`, which is no text")
+    return Segment(number, start, end, same)
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from mmdiff_core.data.annotated import AnnotatedScenes
 from mmdiff_core.data.augment import Changes, fitted, recoloured, vary
+from mmdiff_core.data.faces import SegmentFace, faces_path, write_faces
 from mmdiff_core.data.order import Order
 from mmdiff_core.data.validate import Broken, check_folder, validate
 from mmdiff_core.errors import MMDiffError
@@ -258,6 +259,65 @@ def test_references_are_cut_out_and_differ_while_the_target_stays(tmp_path):
         for reference, colour in zip(item["references"], (0, 2), strict=True):
             subject = (reference[colour] > 0.5) & (reference[1] < 0.3) & (reference[2 - colour] < 0.3)
             assert subject.float().mean() > (8.3 - 1) * (20.9 - 1) / 32**2
+
+
+def two_photos(folder: Path, **more) -> None:
+    """One dog, red in one picture and green in another, beside a man of no name."""
+    write(folder, "red", annotation={"segments": [{"id": 1, "start": 0, "end": 9, "same": "rex"}], **more})
+    write(folder, "green", annotation={"segments": [{"id": 1, "start": 0, "end": 9, "same": "rex"}], **more})
+    picture = np.asarray(Image.open(folder / "green.jpg")).copy()
+    picture[20:90, 32:70] = (10, 200, 10)
+    Image.fromarray(picture).save(folder / "green.jpg", quality=95, subsampling=0)
+
+
+def test_photos_of_the_same_one_are_references_of_each_other(tmp_path):
+    two_photos(tmp_path)
+    write(tmp_path, "alone", annotation={"segments": [{"id": 1, "start": 0, "end": 9, "same": "fido"}]})
+    dataset = AnnotatedScenes(tmp_path, 50, 32, seed=0)
+    for index in range(30):
+        item = dataset[index]
+        colours = torch.tensor([[0.78, 0.04, 0.04], [0.04, 0.78, 0.04]])[..., None, None]
+        red, green = ((item["references"][0] - colours).abs().amax(1) < 0.2).sum((1, 2))
+        shown = {"red": green, "green": red, "alone": red}
+        assert shown[item["record"]] > 150, "the other photo, or the same one where there is no other"
+
+
+def test_a_name_that_is_no_text_is_a_broken_record(tmp_path):
+    write(tmp_path, "a", annotation={"segments": [{"id": 1, "start": 0, "end": 9, "same": 3}]})
+    assert "segment 1 has 3 under `same`" in only(tmp_path).reason
+
+
+def face(value: int) -> SegmentFace:
+    return SegmentFace(torch.full((4,), float(value)), torch.full((28, 28, 3), value, dtype=torch.uint8))
+
+
+def test_faces_come_from_the_photo_that_the_reference_comes_from(tmp_path):
+    two_photos(tmp_path)
+    for name, value in (("red", 100), ("green", 200)):
+        write_faces(faces_path(tmp_path, name), {1: face(value)}, "dlib")
+    dataset = AnnotatedScenes(tmp_path, 50, 32, seed=0, faces="dlib")
+    for index in range(4):
+        item = dataset[index]
+        other = {"red": 200, "green": 100}[item["record"]]
+        assert torch.equal(item["faces"], torch.full((1, 4), float(other)))
+        assert item["crops"].shape == (1, 3, 32, 32)
+        torch.testing.assert_close(item["crops"], torch.full((1, 3, 32, 32), other / 255))
+
+
+def test_what_has_no_face_is_no_subject_of_a_portrait(tmp_path):
+    for name in ("two", "none", "other", "missing", "broken"):
+        write(tmp_path, name)
+    write_faces(faces_path(tmp_path, "two"), {2: face(1)}, "dlib")
+    write_faces(faces_path(tmp_path, "none"), {}, "dlib")
+    write_faces(faces_path(tmp_path, "other"), {1: face(1)}, "buffalo_l")
+    faces_path(tmp_path, "broken").write_bytes(b"no")
+    dataset = AnnotatedScenes(tmp_path, 50, 32, seed=0, faces="dlib")
+    assert [record.name for record in dataset.records] == ["two"]
+    assert dataset[0]["entities"] == [MEN] and dataset.max_subjects == 1
+    reasons = {broken.file.name.partition(".")[0]: broken.reason for broken in dataset.broken}
+    assert reasons["none"] == "no segment has a face"
+    assert reasons["other"] == "the faces are by buffalo_l, wanted are those by dlib"
+    assert "annotate" in reasons["missing"] and "not a whole safetensors file" in reasons["broken"]
 
 
 # References as other photos
