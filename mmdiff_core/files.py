@@ -6,7 +6,8 @@ import hashlib
 import os
 import pickle
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,8 +52,10 @@ def read_pickle(path: Path) -> dict:
     return content
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside `path` and move into place, so that a failed or interrupted write leaves an old file whole.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; what is there at the end is moved into place, so that a failed or interrupted
+    write leaves an old file whole.
 
     Raises MMDiffError where the disk is full or the folder can't be written.
     """
@@ -62,7 +65,7 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
         try:
             part.touch()
             mode = part.stat().st_mode
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata)
+            yield part
             part.chmod(mode)  # safetensors makes files that only their owner can read
             os.replace(part, path)
         finally:
@@ -72,6 +75,12 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
             f"{path} could not be written ({error}), and an older file of that name is as it was. "
             "Make room on the disk, take a shorter name, or a folder that you may write to."
         ) from error
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside `path` and move into place. Raises MMDiffError as `replacing`."""
+    with replacing(path) as part:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata)
 
 
 def digest(files: Iterable[Path], about: str = "") -> str:

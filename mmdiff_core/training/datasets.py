@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 from ..errors import MMDiffError
+from ..named import named
 from .config import Config
 
 DATASETS = {
@@ -17,14 +17,7 @@ DATASETS = {
 
 def open_dataset(config: Config, photo_size: int) -> Any:
     """The dataset that `data.kind` names. Raises MMDiffError for a kind or an option that does not exist."""
-    module, _, name = DATASETS.get(config.data.kind, config.data.kind).partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise MMDiffError(
-            f"data.kind is {config.data.kind!r}, which can't be opened ({error}); it must be one of "
-            f"{', '.join(DATASETS)}, or package.module:Class of your own."
-        ) from error
+    kind = named(config.data.kind, DATASETS, "data.kind")
     given = {"resolution": config.data.resolution, "photo_size": photo_size, "seed": config.seed}
     options = inspect.signature(kind).parameters
     for option in config.data.options:

@@ -8,7 +8,7 @@ import pytest
 CORE = Path(__file__).parents[2] / "mmdiff_core"
 FLOORS = [
     {"errors", "chance"},
-    {"files", "picture_files", "photo", "prompt", "spec", "constraint", "sheet"},
+    {"files", "named", "picture_files", "photo", "prompt", "spec", "constraint", "sheet"},
     {"face", "model", "data", "cutout"},
     {"checkpoint", "subject", "world"},
     {"drawing", "cast"},
