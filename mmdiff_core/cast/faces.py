@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 
 from ..errors import MMDiffError
 from ..face import FaceModels, find_faces, norm_crop
-from ..face.recogniser import CROP
 from .seen import Seen, homes_of
 
 ALIKE = (0.4, 0.6)
@@ -26,7 +25,7 @@ def by_faces(picture: Tensor, faces: list[Tensor], acted: list[Tensor | None], m
     pixels = (picture.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
     found = find_faces(pixels, models)
     boxes = torch.from_numpy(np.asarray(found.boxes, np.float32)).reshape(-1, 4)
-    vectors = [torch.from_numpy(models.embed(norm_crop(pixels, points, CROP))) for points in found.keypoints]
+    vectors = [torch.from_numpy(models.embed(norm_crop(pixels, points, models.crop))) for points in found.keypoints]
     if not vectors:
         return Seen(boxes, torch.zeros(len(faces), 0), [None] * len(faces))
     seen = normalize(torch.stack(vectors).float(), dim=-1)

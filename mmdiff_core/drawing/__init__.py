@@ -3,6 +3,7 @@
 PACKAGES = {
     "accelerate": "accelerate",
     "diffusers": "diffusers",
+    "filelock": "filelock",
     "tensorboard": "tensorboard",
     "tqdm": "tqdm",
     "transformers": "transformers",

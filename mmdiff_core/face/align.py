@@ -21,10 +21,10 @@ def norm_crop(image: np.ndarray, keypoints: np.ndarray, size: int) -> np.ndarray
     scale, margin = (size / 112, 0.0) if size % 112 == 0 else (size / 128, 8.0 * size / 128)
     target = TEMPLATE * np.float32(scale)
     target[:, 0] += margin
-    return _warp(image, _similarity(keypoints.astype(np.float32), target), size)
+    return _warp(image, similarity(keypoints.astype(np.float32), target), size)
 
 
-def _similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(2, 3) rotation, scale and shift that take the points nearest to the target, by least squares (Umeyama).
 
     Single precision and this order of operations are scikit-image's: other roundings move samples by 1/32 pixel.

@@ -12,7 +12,6 @@ from ..errors import MMDiffError
 from ..photo import check_photos
 from .align import norm_crop
 from .models import FaceModels
-from .recogniser import CROP as RECOGNISED
 from .types import Detections, Face, Found
 
 CHOICES = ("largest", "leftmost", "index")
@@ -49,7 +48,7 @@ def analyze(
             )
         chosen = _choose(detections.boxes, choice, index, name)
         keypoints = detections.keypoints[chosen]
-        vector = models.embed(norm_crop(pixels, keypoints, RECOGNISED))
+        vector = models.embed(norm_crop(pixels, keypoints, models.crop))
         lengths.append(float(np.linalg.norm(vector)))
         embeds.append(torch.from_numpy(vector / np.linalg.norm(vector)))
         crops.append(torch.from_numpy(norm_crop(pixels, keypoints, crop)).float() / 255)

@@ -12,7 +12,7 @@ FLOORS = [
     {"face", "model", "data", "cutout"},
     {"checkpoint", "subject", "world"},
     {"drawing", "cast"},
-    {"training", "evaluation", "demo"},
+    {"training", "evaluation", "demo", "annotation"},
 ]
 """From the bottom up. What is not listed is a face of its own: the package, its command line, and what they open."""
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import MMDiffError
-from ...face import FaceModels, find_faces, find_files, norm_crop
+from ...face import FaceModels, find_faces, norm_crop
 from ..cases import read_picture
-
-ALIGNED = 112
 
 
 class Faces:
@@ -25,13 +23,13 @@ class Faces:
     @classmethod
     def load(cls, folder: Path) -> Faces:
         """Raises MMDiffError where the folder lacks the detector or the recogniser."""
-        return cls(FaceModels.load(*find_files([folder]), on_gpu=True))
+        return cls(FaceModels.of_folder(folder))
 
     def vectors(self, picture: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] to (F, D) of length 1, the surest face first."""
         pixels = (picture * 255).round().byte().movedim(0, -1).numpy()
         found = find_faces(pixels, self.models)
-        vectors = [self.models.embed(norm_crop(pixels, points, ALIGNED)) for points in found.keypoints]
+        vectors = [self.models.embed(norm_crop(pixels, points, self.models.crop)) for points in found.keypoints]
         return torch.from_numpy(np.array([vector / np.linalg.norm(vector) for vector in vectors], dtype=np.float32))
 
     def of_references(self, photos: Mapping[str, Sequence[Path]]) -> dict[str, Tensor]:
