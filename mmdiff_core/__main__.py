@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .annotation.command import add_to as add_annotate
 from .checkpoint import load_checkpoint, save_checkpoint
 from .checkpoint.ipadapter import VERSIONS, kind
 from .doctor import report
@@ -17,6 +18,7 @@ from .encoders import encoder_name
 from .errors import MMDiffError
 from .evaluation.command import add_to as add_evaluate
 from .model.lora import lora_pairs
+from .packing import add_to as add_pack
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -123,10 +125,14 @@ def main(program: str = "mm-diff") -> int:
 
     add_evaluate(commands)
 
+    add_annotate(commands)
+
     train = commands.add_parser("train", help="train a checkpoint on a diffusers model")
     train.add_argument("--config", type=Path, required=True, help="the run as YAML; see docs/training.md")
     train.add_argument("--resume", action="store_true", help="go on where the run in its `out` folder was last saved")
     train.set_defaults(command=_train)
+
+    add_pack(commands)
 
     check = commands.add_parser("validate", help="say which annotated pictures can't be trained on, and why")
     check.add_argument("folder", type=Path, help="the folder with the records; see docs/data.md")

@@ -59,8 +59,8 @@ def load_checkpoint(
         raise MMDiffError(f"{path} is a checkpoint with parts missing or misshapen: {error}.") from error
 
 
-def save_checkpoint(mmdiff: MMDiff, path: str | Path) -> None:
-    """Write our format; a failed or interrupted write leaves an older file whole."""
+def save_checkpoint(mmdiff: MMDiff, path: str | Path, about: Mapping[str, str] | None = None) -> None:
+    """Write our format; an older file survives a failed write. about: more entries for its metadata."""
     tensors = mmdiff.tensors()
     entry = {
         "format": FORMAT,
@@ -70,7 +70,7 @@ def save_checkpoint(mmdiff: MMDiff, path: str | Path) -> None:
         "spec": mmdiff.spec.said(),
         "source": mmdiff.source or _content_hash(tensors),
     }
-    write_safetensors(Path(path), tensors, {"mmdiff": json.dumps(entry)})
+    write_safetensors(Path(path), tensors, {**(about or {}), "mmdiff": json.dumps(entry)})
 
 
 def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Spec, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -19,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ..errors import MMDiffError
-from ..files import read_safetensors, write_safetensors
+from ..files import read_safetensors, refuse_impostors, write_safetensors
 from .config import Config, config_of, value_of
 
 _FREE = ("out", "save", "samples", "data.workers", "train.steps")
@@ -92,6 +93,17 @@ def read_state(path: Path, config: Config) -> State:
         averaged=_under(tensors, "averaged"),
         optimizer={"state": optimizer, "param_groups": entry["groups"]},
     )
+
+
+def about_run(path: Path) -> tuple[int, Config]:
+    """Steps done and configuration of a saved run, without its tensors. Raises MMDiffError where it is no state."""
+    refuse_impostors(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            entry = json.loads((file.metadata() or {})["mmdiff_training"])
+    except (KeyError, SafetensorError, ValueError) as error:
+        raise MMDiffError(f"{path} is no state of a training run; name the folder that a run wrote.") from error
+    return entry["step"], config_of(entry["config"])
 
 
 def steps_done(path: Path) -> int:
