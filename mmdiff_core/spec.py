@@ -17,6 +17,7 @@ _CHOICES = {
     "negative": ("nothing", "grey", "black"),
     "resize": ("bilinear", "bicubic"),
     "unit_face": (True, False),
+    "recogniser": ("buffalo_l", "dlib"),
 }
 
 
@@ -53,6 +54,7 @@ class Spec:
     resize: how a photo gets to photo_size.
     face_crop: side of the aligned face crop, pixels; 256 has a wider margin than 224.
     unit_face: face vectors are made of length 1.
+    recogniser: whose face vectors they are: insightface's "buffalo_l" (512 numbers), or "dlib" (128).
     """
 
     identity: str = "cls"
@@ -67,6 +69,7 @@ class Spec:
     resize: str = "bilinear"
     face_crop: int = 224
     unit_face: bool = True
+    recogniser: str = "buffalo_l"
 
     def __post_init__(self) -> None:
         for field, allowed in _CHOICES.items():

@@ -123,7 +123,7 @@ def _face(mmdiff: MMDiff, face: Face | None, photos: Tensor, name: str) -> tuple
     if face.embeds.shape[-1] != heads.identity_width:
         raise MMDiffError(
             f"Subject '{name}': the face vectors are {face.embeds.shape[-1]} wide, the checkpoint wants "
-            f"{heads.identity_width}. Analyze the face with the recogniser it was trained with (ArcFace buffalo_l)."
+            f"{heads.identity_width}. Analyze the face with the recogniser it was trained with ({spec.recogniser})."
         )
     side = face.crops.shape[1]
     if side != spec.face_crop and WIDE_CROP in (side, spec.face_crop):

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..mmdiff_core import Spec
-from ..mmdiff_core.face import CHOICES, Found, analyze
+from ..mmdiff_core.face import CHOICES, RECOGNISERS, Found, analyze
 from .host import types
 from .host.faces import face_models
 from .host.model import HostedMMDiff
@@ -25,7 +25,8 @@ class AnalyzeFace(types.Node):
             display_name="Analyze Face",
             category=types.CATEGORY,
             description="Finds the faces in photos, and cuts out and recognises one in each, for the face input of "
-            "Encode Subject. Needs insightface's buffalo_l models in models/insightface/models/buffalo_l.",
+            "Encode Subject. Needs insightface's buffalo_l models in models/insightface/models/buffalo_l, or "
+            "dlib's in models/dlib for a checkpoint that was trained with these.",
             search_aliases=["face id", "insightface", "detect face", "face embedding", "arcface", "face crop"],
             inputs=[
                 io.Image.Input(
@@ -52,20 +53,32 @@ class AnalyzeFace(types.Node):
                     tooltip="The checkpoint the faces are for, from Load MM-Diff. An IP-Adapter FaceID Plus for SDXL "
                     "wants them cut out with a wider margin.",
                 ),
+                io.Combo.Input(
+                    "recogniser",
+                    options=["auto", *RECOGNISERS],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whose face vectors: auto is what the checkpoint at mmdiff was trained with, buffalo_l "
+                    "where none is connected. dlib is free for any use, for checkpoints that were trained with it.",
+                ),
             ],
             outputs=[types.Face.Output(display_name="face")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, choice: str, index: int, mmdiff: HostedMMDiff | None = None) -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, choice: str, index: int, mmdiff: HostedMMDiff | None = None, recogniser: str = "auto"
+    ) -> io.NodeOutput:
         bar = ProgressBar(len(image))
 
         def progress(done: int) -> None:
             throw_exception_if_processing_interrupted()
             bar.update_absolute(done)
 
-        crop = mmdiff.core.spec.face_crop if mmdiff is not None else Spec.face_crop
-        face, found = analyze(image, face_models(), choice, index, progress, crop)
+        spec = mmdiff.core.spec if mmdiff is not None else Spec()
+        models = face_models(spec.recogniser if recogniser == "auto" else recogniser)
+        face, found = analyze(image, models, choice, index, progress, spec.face_crop)
         bar.update_absolute(len(image))
         seen = torch.stack([_numbered(photo, faces) for photo, faces in zip(image, found, strict=True)])
         return io.NodeOutput(face, ui=ui.PreviewImage(seen, cls=cls))

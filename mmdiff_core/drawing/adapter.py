@@ -36,7 +36,7 @@ class Adapter(nn.Module):
 
     def __init__(self, base: Base, mmdiff: MMDiff, tower: CLIPVisionModelWithProjection | None = None) -> None:
         """tower: in place of the one that the checkpoint's tuned weights make. Binds the base's UNet and text encoders
-        to the checkpoint. Raises MMDiffError where the two do not fit, or the checkpoint is for portraits."""
+        to the checkpoint. Raises MMDiffError where the two do not fit."""
         super().__init__()
         check_fits(base, mmdiff)
         self.base = base
@@ -60,9 +60,14 @@ class Adapter(nn.Module):
     def conditions(self, slots: Slots, side: int) -> Conditions:
         """Encode prompts and references. side: of the square picture, pixels, which SDXL is told."""
         size, subjects = slots.valid.shape
-        cls, patches = self.towers.see(slots.references.flatten(0, 1))
         heads, spec = self.mmdiff.heads, self.mmdiff.spec
-        tokens = heads.subject(None if spec.identity == "patches" else cls, patches, spec.shortcut)
+        if spec.identity == "face":
+            cls = self.towers.cls(slots.references.flatten(0, 1))
+            identity, patches = self._faces(slots)
+        else:
+            cls, patches = self.towers.see(slots.references.flatten(0, 1))
+            identity = None if spec.identity == "patches" else cls
+        tokens = heads.subject(identity, patches, spec.shortcut)
         entities = {name: one.unflatten(0, (size, subjects)) for name, one in heads.entities(cls).items()}
         text, pooled = self._encode(slots, entities)
         added = None
@@ -79,13 +84,22 @@ class Adapter(nn.Module):
                 columns = None  # an empty photo belongs to no word
         return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, columns))
 
+    def _faces(self, slots: Slots) -> tuple[Tensor, Tensor | None]:
+        """What portraits start from and look at: face vectors, and the patches of the faces where they are read."""
+        vectors = slots.faces.flatten(0, 1).float()
+        if self.mmdiff.spec.unit_face:
+            vectors = nn.functional.normalize(vectors, dim=-1)
+        looks = self.mmdiff.vision_widths[0] is not None
+        return vectors, self.towers.patches(slots.crops.flatten(0, 1)) if looks else None
+
     def _of_empty_photo(self) -> Tensor:
         """(1, T, D) tokens of a photo that shows nothing, which rows without a subject get in the IP-Adapter family."""
         spec = self.mmdiff.spec
         empty = empty_photo(spec.negative, spec.photo_size).to(self.base.vision.device)
-        cls, patches = self.towers.see(empty)
-        identity = None if spec.identity == "patches" else torch.zeros_like(cls)
-        return self.mmdiff.heads.subject(identity, patches, spec.shortcut)
+        heads = self.mmdiff.heads
+        patches = None if self.mmdiff.vision_widths[0] is None else self.towers.patches(empty)
+        identity = None if spec.identity == "patches" else torch.zeros(1, heads.identity_width, device=empty.device)
+        return heads.subject(identity, patches, spec.shortcut)
 
     def predict(self, noisy: Tensor, time: Tensor, conditions: Conditions, maps: Maps | None = None) -> Tensor:
         """(B, C, h, w) noisy latents and (B,) timesteps to the UNet's prediction. maps: where layers leave theirs."""
@@ -128,12 +142,7 @@ class Adapter(nn.Module):
 
 def check_fits(base: Base, mmdiff: MMDiff) -> None:
     """Raises MMDiffError, naming what does not fit, where a checkpoint was made for another base."""
-    heads, spec = mmdiff.heads, mmdiff.spec
-    if spec.identity == "face":
-        raise MMDiffError(
-            "The checkpoint draws people from face vectors, which is done by the nodes in ComfyUI only; "
-            "take a general checkpoint here."
-        )
+    heads = mmdiff.heads
     check_vision(base.vision, mmdiff)
     widths = {encoder: one.config.hidden_size for encoder, one in base.text.items()}
     found = {encoder: heads.token_width(encoder) for encoder in heads.fuse}

@@ -137,6 +137,11 @@ def load(folder: Path, by_word: bool = False) -> Drawer:
         raise MMDiffError(f"{path} does not say how to draw ({error}).") from error
     checkpoint = max(folder.glob(SAVED), default=folder / CHECKPOINT)
     mmdiff = load_checkpoint(checkpoint).float()
+    if mmdiff.spec.identity == "face":
+        raise MMDiffError(
+            f"{checkpoint} draws people from face vectors, and here there are photos only. Draw with it in the nodes, "
+            "or look at the sample sheets of its run."
+        )
     dtype = torch.bfloat16 if settings.half and torch.cuda.is_available() else torch.float32
     parts = [(folder / part).resolve() for part in (settings.base, settings.vision)]
     base = Base(*map(str, parts), weights=True, dtype=dtype)

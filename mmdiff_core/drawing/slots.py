@@ -24,6 +24,8 @@ class Slots:
     subject which the image branch sees. words: (B, W) positions of the entity words by text encoder. owners: (B, W) the
     slot whose subject a word is. fused: (B, W) bool, the word is fused with its subject. columns: (B, L, S + R) of 0
     and 1 where subjects are separated by word, the tokens of each slot's words and of each word that competes.
+    faces, crops: (B, S, D_id) vectors as the recogniser gave them and (B, S, 3, P, P) aligned faces in [0, 1], where
+    subjects are drawn from faces.
     """
 
     ids: dict[str, Tensor]
@@ -33,6 +35,8 @@ class Slots:
     owners: Tensor
     fused: Tensor
     columns: Tensor | None = None
+    faces: Tensor | None = None
+    crops: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Slots:
         """The same on another device."""

@@ -122,6 +122,11 @@ class Collate:
             words=words,
             owners=torch.arange(size).expand(len(items), -1),
             fused=worded,
+            **{
+                part: torch.stack([padded(item[part], size) for item in items])
+                for part in ("faces", "crops")
+                if part in items[0]
+            },
         )
         return Batch(
             image=torch.stack([item["image"] for item in items]),

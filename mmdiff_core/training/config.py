@@ -13,6 +13,7 @@ import yaml
 
 from ..constraint import FORMS
 from ..errors import MMDiffError
+from ..face import RECOGNISERS
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Model:
     An IP-Adapter Plus is `identity: latents` (tokens are learned and look at the patches; `cls` starts them from the
     photo's CLS), `image: whole` (matrices of the subjects' own, from the base's; `lora` adds to the base's), `rank: 0`
     (no LoRA on the text branch), `negative: grey` (see Spec) and `fuse_prompt: false`.
+
+    A portrait checkpoint is `identity: face`: tokens start from the vector that the recogniser gives a face, and look
+    at the patches of the face.
     """
 
     rank: int = 64
@@ -56,6 +60,7 @@ class Model:
     fuse_prompt: bool = True
     start: str = ""
     identity: str = "cls"
+    recogniser: str = "buffalo_l"
     image: str = "lora"
     negative: str = "nothing"
 
@@ -158,7 +163,8 @@ _ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
 _SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
 _CHOICES = {
     "loss.form": tuple(FORMS),
-    "model.identity": ("cls", "latents"),
+    "model.identity": ("cls", "latents", "face"),
+    "model.recogniser": tuple(RECOGNISERS),
     "model.image": ("lora", "whole"),
     "model.negative": ("nothing", "grey", "black"),
     "train.optimizer": ("adamw", "adamw8bit"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import MMDiffError
 from ..named import named
+from ..spec import Spec
 from .config import Config
 
 DATASETS = {
@@ -28,6 +29,18 @@ def open_dataset(config: Config, photo_size: int) -> Any:
         if parameter.default is parameter.empty and option not in given and option not in config.data.options:
             raise MMDiffError(f"The key data.options.{option} is missing; {config.data.kind} needs it.")
     return kind(**given, **config.data.options)
+
+
+def check_faces(dataset: Any, spec: Spec) -> None:
+    """Raises MMDiffError where a portrait is to be trained on data without its recogniser's faces."""
+    found = getattr(dataset, "faces", "")
+    if spec.identity != "face" or found == spec.recogniser:
+        return
+    raise MMDiffError(
+        f"The checkpoint to train draws people from face vectors of {spec.recogniser}, and the data has "
+        f"{f'those of {found}' if found else 'none'}. Let `annotate --faces` find them, and set data.options.faces to "
+        f"{spec.recogniser}."
+    )
 
 
 def check_pairs(config: Config, dataset: Any) -> None:

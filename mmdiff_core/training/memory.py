@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..drawing.base import Base
 from ..drawing.slots import Slots
+from ..model.mmdiff import MMDiff
 from .batches import Batch
 from .config import Config
 from .losses import losses
@@ -60,7 +61,7 @@ def estimate(config: Config, base: Base, max_subjects: int) -> dict[str, int]:
     with torch.device("meta"):
         trainee = Trainee(base, config)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):  # a GPU's tensors are as large
-        batch = _empty(config, base, max_subjects)
+        batch = _empty(config, base, max_subjects, trainee.mmdiff)
         tensors = {
             name: torch.empty_like(one, device="cpu").requires_grad_(one.requires_grad)
             for name, one in (*trainee.named_parameters(), *trainee.named_buffers())
@@ -89,7 +90,7 @@ def _size(tensors: Any) -> int:
     return sum(one.numel() * one.element_size() for one in tensors)
 
 
-def _empty(config: Config, base: Base, subjects: int) -> Batch:
+def _empty(config: Config, base: Base, subjects: int, mmdiff: MMDiff) -> Batch:
     size, side, photo = config.train.batch, config.data.resolution, base.photo_size
     flags = torch.ones(size, subjects, dtype=torch.bool)
     tokens = {name: one.config.max_position_embeddings for name, one in base.text.items()}
@@ -103,6 +104,14 @@ def _empty(config: Config, base: Base, subjects: int) -> Batch:
             words={name: torch.zeros(size, subjects, dtype=torch.long) for name in tokens},
             owners=torch.zeros(size, subjects, dtype=torch.long),
             fused=flags,
+            **(
+                {
+                    "faces": torch.zeros(size, subjects, mmdiff.heads.identity_width),
+                    "crops": torch.zeros(size, subjects, 3, photo, photo),
+                }
+                if mmdiff.spec.identity == "face"
+                else {}
+            ),
         ),
         text=flags,
         image_branch=flags,

@@ -16,6 +16,7 @@ from ..drawing.base import Base
 from ..drawing.processors import Maps
 from ..drawing.vision import tuned_tower
 from ..errors import MMDiffError
+from ..face import RECOGNISERS
 from ..model.fresh import Widths, fresh_mmdiff
 from ..model.mmdiff import MMDiff
 from ..spec import Spec
@@ -42,6 +43,10 @@ class Trainee(Adapter):
             raise MMDiffError(f"{start}{error}") from error
         self.config = config
         self.mmdiff.requires_grad_(True)
+        if self.mmdiff.spec.text_lora_encoders == "first":  # the others' LoRA is in the file and never runs
+            for encoder in list(base.text)[1:]:
+                if encoder in self.mmdiff.text:
+                    self.mmdiff.text[encoder].requires_grad_(False)
         refiner = self.mmdiff.heads.subject.refiner
         if refiner is not None and not refiner.layers:  # without them nothing looks at the patches
             refiner.proj_in.requires_grad_(False)
@@ -107,7 +112,7 @@ def _fresh(base: Base, config: Config) -> MMDiff:
     widths = Widths(
         cls=vision.projection_dim,
         patch=vision.hidden_size,
-        identity=vision.projection_dim,
+        identity=RECOGNISERS[model.recogniser].width if model.identity == "face" else vision.projection_dim,
         context=context,
         tokens={encoder: one.config.hidden_size for encoder, one in base.text.items()},
         attention=attention,
@@ -118,6 +123,7 @@ def _fresh(base: Base, config: Config) -> MMDiff:
         head_dim=model.head_dim,
         fuse_prompt=model.fuse_prompt,
         negative=model.negative,
+        recogniser=model.recogniser,
     )
     fresh = fresh_mmdiff(widths, spec, model.rank, model.tokens, model.depth, model.hidden).tensors()
     if model.image == "whole":

@@ -26,7 +26,7 @@ from ..errors import MMDiffError
 from ..sheet import sheet
 from .batches import Batch, Collate, Indexed, Steps
 from .config import Config, Drop
-from .datasets import check_pairs, open_dataset
+from .datasets import check_faces, check_pairs, open_dataset
 from .losses import PARTS, losses
 from .memory import estimate, memory_lines
 from .state import State, load_optimizer, load_weights, optimizer_state, read_state, trained_weights, write_state
@@ -53,6 +53,7 @@ def train(config: Config, resume: bool) -> None:
         print(memory_lines(estimate(config, shape, dataset.max_subjects)), flush=True)
     torch.manual_seed(config.seed)
     trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=shape.unet.dtype), config)
+    check_faces(dataset, trainee.mmdiff.spec)
     Trainer(config, accelerator, trainee, dataset, state).run()
 
 

@@ -17,11 +17,12 @@ from ...mmdiff_core.checkpoint import PICKLES, RELEASED_FILES, is_released
 CHECKPOINTS = "mmdiff"
 IPADAPTERS = "ipadapter"
 FACES = "insightface"
+DLIB = "dlib"
 VISION = "clip_vision"
 SUBJECTS = "subjects"
 ENDINGS = (".safetensors", *PICKLES)
 
-for kind in (CHECKPOINTS, IPADAPTERS, FACES):
+for kind in (CHECKPOINTS, IPADAPTERS, FACES, DLIB):
     folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
 
 
@@ -78,6 +79,11 @@ def subjects_folder() -> Path:
 def face_folders() -> list[Path]:
     """Where insightface's files are."""
     return [root / "models" / "buffalo_l" for root in _roots(FACES)]
+
+
+def dlib_folders() -> list[Path]:
+    """Where dlib's files are."""
+    return _roots(DLIB)
 
 
 def vision_files() -> list[Path]:

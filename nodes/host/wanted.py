@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from ...mmdiff_core import MMDiff, MMDiffError
 from ...mmdiff_core.checkpoint.ipadapter import kind
 from ...mmdiff_core.encoders import encoder_name, fits
-from ...mmdiff_core.face import find_files
 from . import folders
+from .faces import face_files
 
 _BASES = {"sd15": "SD1.5", "sdxl": "SDXL"}
 _CLASS = ("vision_model.embeddings.class_embedding", "visual.class_embedding")
@@ -28,7 +28,7 @@ def report(mmdiff: MMDiff) -> str:
         lines.append(f"vision encoder: {name}, {_there(found, 'models/clip_vision')}")
     if mmdiff.spec.identity == "face":
         try:
-            find_files(folders.face_folders())
+            face_files(mmdiff.spec.recogniser)
             lines.append("faces: from Analyze Face, its models are there")
         except MMDiffError as error:
             lines.append(f"faces: from Analyze Face. {error}")

@@ -46,3 +46,18 @@ def test_cancel_stops_it(analyze):
     comfy.model_management.interrupt_current_processing()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         analyze(image=PHOTOS, choice="largest", index=0)
+
+
+def test_dlibs_files_are_looked_for_in_a_folder_of_their_own(analyze, tmp_path, monkeypatch):
+    """Where the choice or the checkpoint says so."""
+    from types import SimpleNamespace
+
+    from mmdiff_core import Spec
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "dlib", ([str(tmp_path / "dlib")], set()))
+    trained = SimpleNamespace(core=SimpleNamespace(spec=Spec(identity="face", recogniser="dlib")))
+    for inputs in ({"recogniser": "dlib"}, {"mmdiff": trained}, {"mmdiff": trained, "recogniser": "auto"}):
+        with pytest.raises(ValueError, match="dlib_face_recognition_resnet_model_v1.dat.*dlib-models") as error:
+            analyze(image=PHOTOS, choice="largest", index=0, **inputs)
+        assert str(tmp_path / "dlib") in str(error.value)
+    assert analyze(image=PHOTOS, choice="largest", index=0, mmdiff=trained, recogniser="buffalo_l").args

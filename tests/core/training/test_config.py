@@ -124,6 +124,8 @@ def test_shipped_configurations_are_good():
     folder = Path(__file__).parents[3] / "docs" / "configs"
     for name in ("sd15", "sdxl"):
         assert read_config(folder / f"{name}.yaml").model.null_token
+    portraits = read_config(folder / "portraits.yaml")
+    assert portraits.model.start and portraits.data.options["faces"] == "buffalo_l" and portraits.loss.image
     kinds = [load_config_from_file(str(folder / f"{name}.yaml")).distributed_type for name in ("ddp", "fsdp")]
     assert [kind.value for kind in kinds] == ["MULTI_GPU", "FSDP"]
 
