@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import MMDiffError
 from ..named import named
 from ..spec import Spec
+from ..subject import WIDE_CROP
 from .config import Config
 
 DATASETS = {
@@ -34,6 +35,11 @@ def open_dataset(config: Config, photo_size: int) -> Any:
 def check_faces(dataset: Any, spec: Spec) -> None:
     """Raises MMDiffError where a portrait is to be trained on data without its recogniser's faces."""
     found = getattr(dataset, "faces", "")
+    if spec.identity == "face" and spec.face_crop == WIDE_CROP:
+        raise MMDiffError(
+            f"The checkpoint to train looks at faces that are cut out {WIDE_CROP} pixels wide, with a wider margin than "
+            "those beside the data. Start from another one."
+        )
     if spec.identity != "face" or found == spec.recogniser:
         return
     raise MMDiffError(

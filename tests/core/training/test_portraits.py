@@ -4,6 +4,7 @@ them."""
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from mmdiff_core.data.faces import SegmentFace, faces_path, write_faces
 from mmdiff_core.drawing.base import Base
 from mmdiff_core.drawing.drawer import load
 from mmdiff_core.drawing.vision import VisionTowers, tuned_tower
-from mmdiff_core.spec import RELEASED
+from mmdiff_core.spec import RELEASED, Spec
 from mmdiff_core.training.batches import Collate, Indexed
 from mmdiff_core.training.config import config_of
+from mmdiff_core.training.datasets import check_faces
 from mmdiff_core.training.trainee import Trainee
 from tests.arithmetic import EQUAL, error
 
@@ -124,3 +126,8 @@ def test_data_without_the_faces_is_refused(folder, write, pairs):
         given["data"]["options"] = {"folder": str(pairs), **options}
         with pytest.raises(MMDiffError, match=f"face vectors of buffalo_l, and {words}.*data.options.faces"):
             train(read_config(write(**given)), resume=False)
+
+
+def test_faces_of_another_margin_are_refused():
+    with pytest.raises(MMDiffError, match="256 pixels wide, with a wider margin"):
+        check_faces(SimpleNamespace(faces="buffalo_l"), Spec(identity="face", face_crop=256))
