@@ -94,9 +94,9 @@ def write_found(path: Path, found: Found) -> None:
     write_safetensors(path, tensors, {ENTRY: json.dumps(entry)})
 
 
-def read_found(path: Path, mapped: bool = False) -> Found:
-    """What was written; nothing where there is no file, or none that is whole: then it is found again. mapped: with its
-    segments, which take time to read."""
+def read_found(path: Path, whole: bool = False) -> Found:
+    """What was written; nothing where there is no file, or none that can be read: then it is found again. whole: with
+    its segments and the crops of faces, which take time and room."""
     try:
         tensors, metadata = read_safetensors(path)
         entry = json.loads(metadata[ENTRY])
@@ -106,9 +106,9 @@ def read_found(path: Path, mapped: bool = False) -> Found:
                 "made": tuple(map(tuple, entry["made"])),
                 "size": tuple(entry["size"]),
                 "phrases": tuple(_phrase(*one) for one in entry["phrases"]),
-                "faces": _faces(tensors),
+                "faces": _faces(tensors, whole),
             },
-            segments=_map(tensors) if mapped else None,
+            segments=_map(tensors) if whole else None,
         )
     except (MMDiffError, KeyError, TypeError, ValueError, OSError, Image.DecompressionBombError):
         return Found()
@@ -123,10 +123,10 @@ def _map(tensors: Mapping[str, Tensor]) -> np.ndarray | None:
     return None if png is None else np.array(Image.open(BytesIO(png.numpy().tobytes())))
 
 
-def _faces(tensors: Mapping[str, Tensor]) -> dict[int, SegmentFace]:
+def _faces(tensors: Mapping[str, Tensor], whole: bool) -> dict[int, SegmentFace]:
     parts: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("faces."):
             _, number, part = key.split(".")
-            parts.setdefault(int(number), {})[part] = value
+            parts.setdefault(int(number), {})[part] = value if whole or part == "vector" else value[:0]
     return {number: SegmentFace(**one) for number, one in sorted(parts.items())}

@@ -50,9 +50,13 @@ def found_path(out: Path, source: Source) -> Path:
     return out / FOUND / f"{source.name}.safetensors"
 
 
+def _first(source: Source) -> tuple[str, str]:
+    return "picture", f"{source.state} {source.caption}"
+
+
 def _left(found: Found, source: Source, plan: Sequence[Planned]) -> list[Planned]:
     """The stages that are to be run: from the first on that is missing or was another one."""
-    if not found.made or found.made[0] != ("picture", source.stamp):
+    if not found.made or found.made[0] != _first(source):
         return list(plan)
     if found.problem:
         return []
@@ -64,11 +68,11 @@ def _left(found: Found, source: Source, plan: Sequence[Planned]) -> list[Planned
 
 def _find(source: Source, plan: Sequence[Planned], stages: dict[str, Stage], out: Path) -> None:
     path = found_path(out, source)
-    found = read_found(path, mapped=True)
+    found = read_found(path, whole=True)
     left = _left(found, source, plan)
     if not left:
         return  # another process has done it since
-    first = ("picture", source.stamp)
+    first = _first(source)
     try:
         opened = open_picture(source.path)
     except MMDiffError as error:

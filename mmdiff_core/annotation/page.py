@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..data.augment import fitted
-from ..data.validate import load_segments, picture_path
+from ..data.validate import BrokenRecord, load_segments, picture_path
+from ..errors import MMDiffError
 from ..files import replacing
 from ..picture_files import open_picture
 from ..sheet import sheet
@@ -95,7 +96,7 @@ def _drawn(folder: Path, name: str) -> tuple[Image.Image, str, list[tuple[int, i
         segments = load_segments(folder / f"{name}.npy")
         picture = open_picture(picture_path(folder, name)).convert("RGB")
         ids = [one["id"] for one in listed]
-    except Exception:  # whatever a person may have written
+    except (MMDiffError, BrokenRecord, OSError, ValueError, KeyError, TypeError):  # whatever a person may have written
         return None
     picture = fitted(picture, SIDE)
     pen = ImageDraw.Draw(picture)

@@ -76,8 +76,8 @@ def write_records(sources: Sequence[Source], out: Path, rules: Rules) -> Written
     same = _same(good, rules.same)
     for source in sources:
         if source.name in good and source.name not in corrected:
-            segments = read_found(found_path(out, source), mapped=True).segments
-            found = replace(good[source.name], segments=segments)
+            whole = read_found(found_path(out, source), whole=True)
+            found = replace(good[source.name], segments=whole.segments, faces=whole.faces)
             _write(folder, source, found, same)
     for name in set(_names(folder)) - set(good) - set(corrected):
         _remove(folder, name)
@@ -155,44 +155,41 @@ def _subjects(found: Found) -> list[tuple[int, Phrase]]:
 
 
 def _write(folder: Path, source: Source, found: Found, same: Mapping[tuple[str, int], str]) -> None:
+    """Write a record, unless it is there as it would be."""
     segments = [
         {"id": number, "start": phrase.start, "end": phrase.end, "box": phrase.box, "score": phrase.score}
         | ({"same": same[source.name, number]} if (source.name, number) in same else {})
         for number, phrase in _subjects(found)
     ]
-    annotation = {"caption": found.caption, "segments": segments}
-    path = folder / f"{source.name}.json"
-    picture, scale = _picture(source, found.size)
-    mapped = Image.fromarray(found.segments)
-    if scale < 1:
-        mapped = mapped.resize(picture.size, Image.Resampling.NEAREST)
-    numbers = np.asarray(mapped)
+    annotation = {"caption": found.caption, "segments": segments, "source": source.state}
+    size = _written_size(found.size)
+    numbers = np.asarray(Image.fromarray(found.segments).resize(size, Image.Resampling.NEAREST))
     annotation["made"] = _digest(annotation, numbers)
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(annotation)):
+    path = folder / f"{source.name}.json"
+    text = json.dumps(annotation, ensure_ascii=False, indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     _remove(folder, source.name)
     suffix = source.path.suffix.lower()
-    copied = scale == 1 and suffix in PICTURES
+    copied = size == found.size and suffix in PICTURES
     with replacing(folder / f"{source.name}{suffix if copied else '.png'}") as part:
         if copied:
             shutil.copyfile(source.path, part)
         else:
-            picture.save(part, "png")
+            open_picture(source.path).resize(size, Image.Resampling.LANCZOS).save(part, "png")
     with replacing(folder / f"{source.name}.npy") as part, part.open("wb") as file:
         np.save(file, numbers)
     faces = {number: found.faces[number] for number, _ in _subjects(found) if number in found.faces}
     if found.recogniser:
         write_faces(faces_path(folder, source.name), faces, found.recogniser)
     with replacing(path) as part:  # last: a record is there when its annotation is
-        part.write_text(json.dumps(annotation, ensure_ascii=False, indent=1), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
 
-def _picture(source: Source, size: tuple[int, int]) -> tuple[Image.Image, float]:
+def _written_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a record's picture."""
     scale = min(1.0, LARGEST / min(size))
-    picture = open_picture(source.path)
-    if scale < 1:
-        picture = picture.resize(tuple(round(side * scale) for side in size), Image.Resampling.LANCZOS)
-    return picture, scale
+    return round(size[0] * scale), round(size[1] * scale)
 
 
 def _names(folder: Path) -> list[str]:

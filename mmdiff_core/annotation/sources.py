@@ -27,10 +27,10 @@ class Source(NamedTuple):
     caption: str
 
     @property
-    def stamp(self) -> str:
-        """Changes where the picture or its caption does."""
+    def state(self) -> str:
+        """Changes where the picture does."""
         about = self.path.stat()
-        return f"{about.st_size} {about.st_mtime_ns} {self.caption}"
+        return f"{about.st_size} {about.st_mtime_ns}"
 
 
 def read_sources(folder: Path, unpacked: Path) -> tuple[list[Source], list[str]]:

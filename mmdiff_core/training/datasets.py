@@ -37,8 +37,8 @@ def check_faces(dataset: Any, spec: Spec) -> None:
     found = getattr(dataset, "faces", "")
     if spec.identity == "face" and spec.face_crop == WIDE_CROP:
         raise MMDiffError(
-            f"The checkpoint to train looks at faces that are cut out {WIDE_CROP} pixels wide, with a wider margin than "
-            "those beside the data. Start from another one."
+            f"The checkpoint to train looks at faces that are cut out {WIDE_CROP} pixels wide, with a wider margin "
+            "than those beside the data. Start from another one."
         )
     if spec.identity != "face" or found == spec.recogniser:
         return

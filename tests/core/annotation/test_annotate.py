@@ -230,6 +230,11 @@ def test_nothing_is_found_twice(pictures, made, records):
     draw(pictures / "two.png", "blue", seed=1)
     made()
     assert len(truth.CALLS) == 4
+    changed = Image.open(pictures / "one.png")
+    changed.putpixel((95, 63), (0, 0, 0))
+    changed.save(pictures / "one.png")
+    made()
+    assert Image.open(records / "one.png").getpixel((95, 63)) == (0, 0, 0), "the same annotation of another picture"
     draw(pictures / "one.png", "green", seed=2)
     made()
     assert len(truth.CALLS) == 4 and "green" in annotation(records, "one")["caption"]

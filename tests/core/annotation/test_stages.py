@@ -104,7 +104,7 @@ def test_what_was_found_is_kept_as_it_is(tmp_path):
     segments = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
     whole = Found((("picture", "1 2"),), (6, 4), "ff", "", CAPTION, phrases, segments, faces, "dlib")
     write_found(tmp_path / "a.safetensors", whole)
-    again = read_found(tmp_path / "a.safetensors", mapped=True)
+    again = read_found(tmp_path / "a.safetensors", whole=True)
     assert np.array_equal(again.segments, segments) and torch.equal(again.faces[1].vector, faces[1].vector)
     assert {**vars(again), "segments": 0, "faces": 0} == {**vars(whole), "segments": 0, "faces": 0}
     (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:90])
