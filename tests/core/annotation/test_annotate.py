@@ -117,8 +117,8 @@ def test_what_is_wrong_with_captions_is_said(pictures, made):
 
 def test_pictures_of_every_kind(pictures, made, records):
     """What can be read becomes a record of its upright self; what can't is named."""
-    base = Image.open(draw(pictures / "plain.png", "red", size=(96, 64)))
-    base.convert("CMYK").save(pictures / "cmyk.jpg")
+    draw(pictures / "plain.png", "red")
+    Image.open(draw(pictures / "x.png", "red", seed=9)).convert("CMYK").save(pictures / "cmyk.jpg")
     exif = Image.Exif()
     exif[274] = 6
     draw(pictures / "x.png", "red", seed=7)
@@ -134,8 +134,7 @@ def test_pictures_of_every_kind(pictures, made, records):
     (pictures / "cut.png").write_bytes((pictures / "plain.png").read_bytes()[:200])
     (pictures / "empty.jpg").touch()
     written = made()
-    assert {"plain", "turned", "deep", "moving"} <= {*written.names, *written.left_out}
-    assert set(written.left_out) - {"cmyk"} == {"cut", "empty"}, "CMYK is nearly the same as the plain one"
+    assert written.names == ["cmyk", "deep", "moving", "plain", "turned"] and set(written.left_out) == {"cut", "empty"}
     assert all("can't be read" in written.left_out[name] for name in ("cut", "empty"))
     assert validate(records)[1] == []
     assert np.load(records / "turned.npy").shape == (96, 64)
