@@ -178,7 +178,8 @@ def _results(folder: Path) -> str:
     path = folder / "results.md"
     if not path.is_file():
         raise MMDiffError(f"{folder} holds no results.md; name the folder that an evaluation wrote as its --out.")
-    return path.read_text(encoding="utf-8").strip().removeprefix("# ")
+    lines = path.read_text(encoding="utf-8").strip().removeprefix("# ").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("- "))  # facts, with folders of this machine
 
 
 def _thumbnail(path: Path) -> str:
