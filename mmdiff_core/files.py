@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +91,16 @@ def digest(files: Iterable[Path], about: str = "") -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
+    return found.hexdigest()
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in order of name."""
+    found = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
 
 

@@ -4,17 +4,16 @@ read as a checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import MMDiffError
-from ..files import read_pickle, read_safetensors, write_safetensors
+from ..files import hash_of, read_pickle, read_safetensors, write_safetensors
 from ..model.mmdiff import MMDiff
 from ..spec import RELEASED, Spec
 from .ipadapter import flattened, is_ipadapter, read_ipadapter
@@ -41,7 +40,7 @@ def load_checkpoint(
     path = Path(path)
     if path.is_dir():
         tensors, spec = read_released(path), RELEASED
-        source = _content_hash(tensors)
+        source = hash_of(tensors)
     else:
         pickled = path.suffix in PICKLES
         content, metadata = (flattened(read_pickle(path)), {}) if pickled else read_safetensors(path)
@@ -52,7 +51,7 @@ def load_checkpoint(
             if not is_ipadapter(content):
                 raise MMDiffError(f"{path} is {_stranger(content)}")
             tensors, spec = read_ipadapter(content, path, faceid_plus)
-            source = _content_hash(tensors)
+            source = hash_of(tensors)
     try:
         return MMDiff(tensors, spec, source, operations, dtype)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
@@ -68,7 +67,7 @@ def save_checkpoint(mmdiff: MMDiff, path: str | Path, about: Mapping[str, str] |
         "identity": mmdiff.spec.identity,
         "tokens_per_subject": mmdiff.tokens_per_reference,
         "spec": mmdiff.spec.said(),
-        "source": mmdiff.source or _content_hash(tensors),
+        "source": mmdiff.source or hash_of(tensors),
     }
     write_safetensors(Path(path), tensors, {**(about or {}), "mmdiff": json.dumps(entry)})
 
@@ -97,13 +96,3 @@ def _stranger(content: Mapping[str, object]) -> str:
         "neither an MM-Diff checkpoint (its metadata has no `mmdiff` entry) nor an IP-Adapter (it has no image_proj "
         "and ip_adapter). Choose another file, or make one from a released folder with `python -m mmdiff_core convert`."
     )
-
-
-def _content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, the same for a released folder and what is converted from it."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        value = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

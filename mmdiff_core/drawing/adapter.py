@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,23 @@ class Conditions:
     text: Tensor
     added: dict[str, Tensor] | None
     subjects: Subjects
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What frozen encoders say of slots, where it is known already.
+
+    seen: CLS (B S, D) and patches (B S, P, W) of the references by the base's own vision tower. crops: patches of the
+    faces, (B S, P, W), by the same. text: of prompts into
+    which nothing is fused, the UNet's context (B, L, D) and for SDXL the pooled vector.
+    """
+
+    seen: tuple[Tensor, Tensor] | None = None
+    crops: Tensor | None = None
+    text: tuple[Tensor, Tensor | None] | None = None
+
+
+UNKNOWN = Encoded()
 
 
 class Adapter(nn.Module):
@@ -57,19 +75,28 @@ class Adapter(nn.Module):
         """Both vision towers."""
         return VisionTowers(self.base.vision, self.tower or self.base.vision)
 
-    def conditions(self, slots: Slots, side: int) -> Conditions:
-        """Encode prompts and references. side: of the square picture, pixels, which SDXL is told."""
+    @property
+    def plain(self) -> bool:
+        """Whether no subject and no LoRA changes what the text encoders say of a prompt."""
+        return not self.mmdiff.spec.fuse_prompt and not len(self.mmdiff.text)
+
+    def conditions(self, slots: Slots, side: int, encoded: Encoded = UNKNOWN) -> Conditions:
+        """Encode prompts and references. side: of the square picture, pixels, which SDXL is told. encoded: what need
+        not be computed."""
         size, subjects = slots.valid.shape
+        photos = slots.references.flatten(0, 1)
         heads, spec = self.mmdiff.heads, self.mmdiff.spec
         if spec.identity == "face":
-            cls = self.towers.cls(slots.references.flatten(0, 1))
-            identity, patches = self._faces(slots)
+            cls = self.towers.see(photos, encoded.seen)[0] if encoded.seen else self.towers.cls(photos)
+            identity, patches = self._faces(slots, encoded.crops)
         else:
-            cls, patches = self.towers.see(slots.references.flatten(0, 1))
+            cls, patches = self.towers.see(photos, encoded.seen)
             identity = None if spec.identity == "patches" else cls
         tokens = heads.subject(identity, patches, spec.shortcut)
         entities = {name: one.unflatten(0, (size, subjects)) for name, one in heads.entities(cls).items()}
-        text, pooled = self._encode(slots, entities)
+        text, pooled = encoded.text or self._encode(slots, entities)
+        if encoded.text:  # nothing leads to these heads, and processes want a gradient of all that trains, also of 0
+            text = text + 0 * sum(one.sum() for part in (heads.entity, heads.fuse) for one in part.parameters())
         added = None
         if pooled is not None:
             ids = torch.tensor([[side, side, 0, 0, side, side]] * size, device=text.device, dtype=text.dtype)
@@ -84,13 +111,20 @@ class Adapter(nn.Module):
                 columns = None  # an empty photo belongs to no word
         return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, columns))
 
-    def _faces(self, slots: Slots) -> tuple[Tensor, Tensor | None]:
-        """What portraits start from and look at: face vectors, and the patches of the faces where they are read."""
+    @property
+    def looks_at_crops(self) -> bool:
+        """Whether a portrait's tokens look at the patches of its face."""
+        return self.mmdiff.spec.identity == "face" and self.mmdiff.vision_widths[0] is not None
+
+    def _faces(self, slots: Slots, patches: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What portraits start from and look at: face vectors, and the patches of the faces where they are read, which
+        may be known."""
         vectors = slots.faces.flatten(0, 1).float()
         if self.mmdiff.spec.unit_face:
             vectors = nn.functional.normalize(vectors, dim=-1)
-        looks = self.mmdiff.vision_widths[0] is not None
-        return vectors, self.towers.patches(slots.crops.flatten(0, 1)) if looks else None
+        if patches is None and self.looks_at_crops:
+            patches = self.towers.patches(slots.crops.flatten(0, 1))
+        return vectors, patches
 
     def _of_empty_photo(self) -> Tensor:
         """(1, T, D) tokens of a photo that shows nothing, which rows without a subject get in the IP-Adapter family."""
@@ -111,9 +145,17 @@ class Adapter(nn.Module):
             cross_attention_kwargs={"subjects": dataclasses.replace(conditions.subjects, maps=maps)},
         ).sample.float()
 
+    @torch.no_grad()
+    def read(self, ids: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """(B, L) tokens by text encoder, into which nothing is fused, to the UNet's context (B, L, D), and for SDXL the
+        pooled vector."""
+        return self._context(
+            {encoder: model(ids[encoder], output_hidden_states=True) for encoder, model in self.base.text.items()}
+        )
+
     def _encode(self, slots: Slots, entities: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The UNet's context (B, L, D), and for SDXL the pooled vector."""
-        hidden, pooled = [], None
+        """The same of prompts whose entity words are fused."""
+        out = {}
         for encoder, model in self.base.text.items():
 
             def fuse(module: nn.Module, arguments: tuple, embedded: Tensor, encoder: str = encoder) -> Tensor:
@@ -122,12 +164,16 @@ class Adapter(nn.Module):
 
             hook = text_body(model).embeddings.token_embedding.register_forward_hook(fuse)
             try:
-                out = model(slots.ids[encoder], output_hidden_states=True)
+                out[encoder] = model(slots.ids[encoder], output_hidden_states=True)
             finally:
                 hook.remove()
-            hidden.append(out.hidden_states[-2] if len(self.base.text) == 2 else out.last_hidden_state)
-            pooled = getattr(out, "text_embeds", None)
-        return torch.cat(hidden, dim=-1), pooled
+        return self._context(out)
+
+    def _context(self, out: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """What text encoders give, as the UNet takes it."""
+        both = len(out) == 2
+        hidden = [one.hidden_states[-2] if both else one.last_hidden_state for one in out.values()]
+        return torch.cat(hidden, dim=-1), getattr(list(out.values())[-1], "text_embeds", None)
 
     def _fused(self, encoder: str, embedded: Tensor, slots: Slots, entity: Tensor) -> Tensor:
         """(B, L, C) raw token embeddings, those of entity words replaced. Every word is computed and then chosen, so

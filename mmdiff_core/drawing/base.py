@@ -85,12 +85,19 @@ class Base(nn.Module):
     def encode(self, image: Tensor, noise: Tensor) -> Tensor:
         """(B, 3, H, W) pictures in [-1, 1] to latents, drawn with (B, C, h, w) noise; a tiny VAE has one latent for a
         picture, and needs no noise."""
+        return self.latents(*self.moments(image), noise)
+
+    @torch.no_grad()
+    def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, (B, C, h, w) each, of the latents that `encode` draws, before scaling."""
         found = self.vae.encode(image.to(self.vae.dtype))
         if isinstance(self.vae, AutoencoderTiny):
-            latents = found.latents.float()
-        else:
-            latents = found.latent_dist.mean.float() + found.latent_dist.std.float() * noise
-        return latents * self.vae.config.scaling_factor
+            return found.latents, torch.zeros_like(found.latents)
+        return found.latent_dist.mean, found.latent_dist.std
+
+    def latents(self, mean: Tensor, deviation: Tensor, noise: Tensor) -> Tensor:
+        """Latents of these moments, drawn with noise of their shape."""
+        return (mean.float() + deviation.float() * noise) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

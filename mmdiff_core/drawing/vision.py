@@ -30,9 +30,10 @@ class VisionTowers:
         """(R, 3, S, S) prepared crops to (R, P, patch width): all tokens before the last layer, CLS included, no LN."""
         return self.see_original(pixels)[1]
 
-    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """`cls` and `patches` of the same photos, in one go where the tower is not tuned."""
-        cls, patches = self.see_original(pixels)
+    def see(self, pixels: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """`cls` and `patches` of the same photos, in one go where the tower is not tuned. seen: what `see_original`
+        gives, where it is known."""
+        cls, patches = seen or self.see_original(pixels)
         return (cls if self.tuned is self.original else self.cls(pixels)), patches
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ So a batch is the same however many processes, workers or restarts lie between t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..chance import stream
 from ..constraint import has_gradient
 from ..drawing.slots import Reader, Slots, on_device, padded
 from ..prompt import BoundPrompt, Entity
+from .cache import PHOTOS, PICTURES, TEXTS, Cache, Lookup
 from .config import Config
 
 
@@ -29,7 +30,8 @@ class Batch:
     references, after drops. text, image_branch: (B, S) bool, which subjects the two constraints count.
     masked: (B,) bool, denoising counts inside the masks only; time: (B,) timesteps of the noise schedule.
     noise: a seed for each sample's noise; records: where each sample comes from.
-    latents: (B, C, h, w) of the image where the data brings them, or None.
+    latents: (B, C, h, w) of the image where the data brings them, or None. cached: what a cache knows of pictures,
+    photos (those of the slots, one after another) and texts.
     """
 
     image: Tensor
@@ -42,6 +44,7 @@ class Batch:
     noise: list[int]
     records: list[str]
     latents: Tensor | None = None
+    cached: dict[str, Lookup] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -93,11 +96,14 @@ class Steps:
 class Collate:
     """Items of a dataset to a Batch: tokens, entity words, dropped conditions, noise."""
 
-    def __init__(self, tokenizers: Mapping[str, Any], config: Config, timesteps: int) -> None:
-        """timesteps: of the noise schedule."""
+    def __init__(
+        self, tokenizers: Mapping[str, Any], config: Config, timesteps: int, cache: Cache | None = None
+    ) -> None:
+        """timesteps: of the noise schedule. cache: where to look for what frozen encoders say of a batch."""
         self.reader = Reader(tokenizers)
         self.config = config
         self.timesteps = timesteps
+        self.cache = cache
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Batch:
         drop = torch.tensor([one.random() for one in self._streams("drop", items)])
@@ -128,8 +134,10 @@ class Collate:
                 if part in items[0]
             },
         )
+        image = torch.stack([item["image"] for item in items])
+        latents = torch.stack([item["latents"] for item in items]) if "latents" in items[0] else None
         return Batch(
-            image=torch.stack([item["image"] for item in items]),
+            image=image,
             masks=masks,
             slots=slots,
             text=worded & seen,
@@ -138,8 +146,17 @@ class Collate:
             time=time,
             noise=[int(one.integers(2**62)) for one in self._streams("noise", items)],
             records=[item["record"] for item in items],
-            latents=torch.stack([item["latents"] for item in items]) if "latents" in items[0] else None,
+            latents=latents,
+            cached=self._cached(None if latents is not None else image, slots),
         )
+
+    def _cached(self, image: Tensor | None, slots: Slots) -> dict[str, Lookup]:
+        if self.cache is None:
+            return {}
+        ids = torch.stack(list(slots.ids.values()), dim=1)
+        inputs = {PICTURES: image, PHOTOS: slots.references.flatten(0, 1), TEXTS: ids}
+        wanted = {kind: inputs[kind] for kind in self.cache.encoders if inputs[kind] is not None}
+        return {kind: self.cache.look(kind, values) for kind, values in wanted.items()}
 
     def _streams(self, purpose: str, items: Sequence[dict[str, Any]]) -> Iterator[np.random.Generator]:
         return (stream(purpose, self.config.seed, item["index"]) for item in items)

@@ -130,7 +130,8 @@ class Samples:
 @dataclass(frozen=True)
 class Config:
     """A whole run. base: folder of a diffusers model, SDXL- or SD1.5-shaped. vision: folder of a transformers CLIP
-    vision model. out: folder to write into. seed: of weights, order of scenes, noise and drops.
+    vision model. out: folder to write into. seed: of weights, order of scenes, noise and drops. cache: folder of what
+    frozen encoders said, for all runs that name it; none without.
     """
 
     base: str
@@ -144,6 +145,7 @@ class Config:
     drop: Drop = field(default_factory=Drop)
     save: Save = field(default_factory=Save)
     samples: Samples = field(default_factory=Samples)
+    cache: str = ""
 
 
 _AT_LEAST_ONE = ("data.resolution", "model.tokens", "model.head_dim", "train.steps", "train.batch")

@@ -6,25 +6,29 @@ import torch
 from torch import Tensor, nn
 
 from ..constraint import mask_loss
+from ..drawing.adapter import Encoded
+from ..drawing.base import Base
 from .batches import Batch
+from .cache import PHOTOS, PICTURES, TEXTS, Cache
 from .trainee import Trainee
 
 PARTS = ("denoise", "text", "image")
 
 
-def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
+def losses(trainee: Trainee, batch: Batch, cache: Cache | None = None) -> dict[str, Tensor]:
     """Each (B,): the mean squared error of the prediction, and the constraints summed over the subjects they count.
 
     Sums, because the mean is over a whole step, of which this batch may be a part (`Batch.counts` has the divisors).
+    cache: what the batch was looked up in.
     """
     base, loss = trainee.base, trainee.config.loss
     scheduler = base.scheduler
     shape = base.latent_shape(batch.image.shape[-1])
-    latents = base.encode(batch.image, batch.randn(shape, "latents")) if batch.latents is None else batch.latents
+    latents = _latents(base, batch, cache) if batch.latents is None else batch.latents
     noise = batch.randn(shape, "noise")
     noisy = scheduler.add_noise(latents, noise, batch.time)
     maps = trainee.maps()
-    conditions = trainee.conditions(batch.slots, batch.image.shape[-1])
+    conditions = trainee.conditions(batch.slots, batch.image.shape[-1], _encoded(trainee, batch, cache))
     predicted = trainee.predict(noisy, batch.time, conditions, maps)
 
     epsilon = scheduler.config.prediction_type == "epsilon"
@@ -38,3 +42,40 @@ def losses(trainee: Trainee, batch: Batch) -> dict[str, Tensor]:
             each = mask_loss(list(layers.values()), batch.masks, loss.form)
             found[name] = torch.where(counted, each, 0.0).sum(dim=1)
     return found
+
+
+def _latents(base: Base, batch: Batch, cache: Cache | None) -> Tensor:
+    noise = batch.randn(base.latent_shape(batch.image.shape[-1]), "latents")
+    if PICTURES not in batch.cached:
+        return base.encode(batch.image, noise)
+
+    def encode(place: int) -> dict[str, Tensor]:
+        mean, deviation = base.moments(batch.image[place : place + 1])
+        return {"mean": mean[0], "deviation": deviation[0]}
+
+    found = cache.complete(PICTURES, batch.cached[PICTURES], encode)
+    return base.latents(found["mean"], found["deviation"], noise)
+
+
+def _encoded(trainee: Trainee, batch: Batch, cache: Cache | None) -> Encoded:
+    """What the cache knows of the batch, and what it now learns."""
+    slots, seen, text = batch.slots, None, None
+    if PHOTOS in batch.cached:
+        photos, dtype = slots.references.flatten(0, 1), trainee.base.vision.dtype
+
+        def see(place: int) -> dict[str, Tensor]:
+            cls, patches = trainee.towers.see_original(photos[place : place + 1])
+            return {"cls": cls[0].to(dtype), "patches": patches[0].to(dtype)}
+
+        found = cache.complete(PHOTOS, batch.cached[PHOTOS], see)
+        seen = found["cls"].float(), found["patches"].float()
+    if TEXTS in batch.cached:
+
+        def read(place: int) -> dict[str, Tensor]:
+            ids = {name: one[place : place + 1] for name, one in slots.ids.items()}
+            hidden, pooled = trainee.read(ids)
+            return {"hidden": hidden[0]} | ({} if pooled is None else {"pooled": pooled[0]})
+
+        found = cache.complete(TEXTS, batch.cached[TEXTS], read)
+        text = found["hidden"], found.get("pooled")
+    return Encoded(seen, text)

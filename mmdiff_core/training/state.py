@@ -23,7 +23,7 @@ from ..errors import MMDiffError
 from ..files import read_safetensors, refuse_impostors, write_safetensors
 from .config import Config, config_of, value_of
 
-_FREE = ("out", "save", "samples", "data.workers", "train.steps")
+_FREE = ("out", "cache", "save", "samples", "data.workers", "train.steps")
 """Keys that may change between a run's parts without changing its losses."""
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
@@ -25,6 +25,7 @@ from ..drawing.sample import sample
 from ..errors import MMDiffError
 from ..sheet import sheet
 from .batches import Batch, Collate, Indexed, Steps
+from .cache import Cache, open_cache
 from .config import Config, Drop
 from .datasets import check_faces, check_pairs, open_dataset
 from .losses import PARTS, losses
@@ -78,6 +79,8 @@ class Trainer:
         self.trainee = trainee
         self.dataset = dataset
         self.out = Path(config.out)
+        sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.cache = open_cache(config.cache, trainee, sharded) if config.cache else None
         self.model, self.optimizer = accelerator.prepare(trainee, _optimizer(config, trainee))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.start = state.step if state else 0
@@ -90,7 +93,7 @@ class Trainer:
         if state:
             load_weights(self.model, state.weights)
             load_optimizer(self.model, self.optimizer.optimizer, state.optimizer)
-        self.collate = self._collate(config)
+        self.collate = self._collate(config, self.cache)
 
     def run(self) -> None:
         """All steps that are left."""
@@ -129,9 +132,9 @@ class Trainer:
         path.write_text("".join(line + "\n" for line in lines[: self.start]))
         return path.open("a")
 
-    def _collate(self, config: Config) -> Collate:
+    def _collate(self, config: Config, cache: Cache | None = None) -> Collate:
         base = self.trainee.base
-        return Collate(base.tokenizers, config, base.scheduler.config.num_train_timesteps)
+        return Collate(base.tokenizers, config, base.scheduler.config.num_train_timesteps, cache)
 
     def _loader(self, steps: range) -> DataLoader:
         accelerator, config = self.accelerator, self.config
@@ -158,7 +161,7 @@ class Trainer:
         sums = torch.zeros_like(totals)
         for number, batch in enumerate(batches, 1):
             with nullcontext() if number == len(batches) else accelerator.no_sync(self.model):
-                found = self.model(losses, batch.to(accelerator.device))
+                found = self.model(losses, batch.to(accelerator.device), self.cache)
                 parts = torch.stack([found[part].sum() for part in PARTS])
                 # Processes average their gradients, and these are shares of one sum.
                 accelerator.backward((weights * parts / totals).sum() * accelerator.num_processes)
@@ -176,7 +179,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.ema:
             self.ema.step(self.trained)
-        return dict(zip(names, numbers.tolist(), strict=True))
+        values = dict(zip(names, numbers.tolist(), strict=True))
+        return values | ({"cached": self.cache.share_found()} if self.cache else {})
 
     def _stop(self, step: int, values: dict[str, float], batches: list[Batch]) -> None:
         records = gather_object([record for batch in batches for record in batch.records])
