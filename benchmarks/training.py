@@ -1,6 +1,8 @@
-"""What the constraints cost in training: a step with the maps of both branches over one without.
+"""What the constraints cost in training, and what caches spare: a step with the maps of both branches over one without,
+and a step that finds everything in a cache over one that encodes.
 
-`python -m benchmarks.training`, in the environment of tests/requirements.txt: JSON on the last line. On the CPU, one
+`python -m benchmarks.training`, in the environment of tests/requirements.txt: JSON on the last line; `caches` behind it
+for these alone. On the CPU, one
 thread, with the layout of each base at a fifth of its width, so that all its layers and resolutions are there. The
 fewer channels, the larger is the share of the maps.
 """
@@ -78,15 +80,83 @@ def step_of(base: str, maps: bool, checkpointing: bool) -> Callable[[], None]:
     return step
 
 
+def make_encoders(folder: Path) -> None:
+    """SDXL's VAE and the vision tower of its size at a fifth of their width, in the folders of a tiny base."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    AutoencoderKL(
+        block_out_channels=(24, 48, 104, 104),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=8,
+        latent_channels=4,
+    ).save_pretrained(folder / "base" / "vae")
+    tower = CLIPVisionConfig(
+        hidden_size=208,
+        intermediate_size=832,
+        projection_dim=152,
+        num_hidden_layers=24,
+        num_attention_heads=13,
+        image_size=224,
+        patch_size=14,
+    )
+    CLIPVisionModelWithProjection(tower).save_pretrained(folder / "vision")
+
+
+def cached_step(cached: bool) -> Callable[[], None]:
+    """A function that makes a batch of one sample with two subjects, at SDXL's layout, and runs it forth and back. With
+    a cache, everything is in it; the text is plain, so that it is too."""
+    from diffusers import UNet2DConditionModel
+    from tiny_base import Squares, make_base, make_vision, settings
+
+    from mmdiff_core.drawing.base import Base
+    from mmdiff_core.training.batches import Collate, Indexed
+    from mmdiff_core.training.cache import open_cache
+    from mmdiff_core.training.config import config_of
+    from mmdiff_core.training.losses import losses
+    from mmdiff_core.training.trainee import Trainee
+
+    place = tempfile.TemporaryDirectory()
+    folder = Path(place.name)
+    make_base(folder / "base")
+    make_vision(folder / "vision")
+    make_encoders(folder)
+    unet = UNet2DConditionModel(sample_size=LATENT, cross_attention_dim=16, norm_num_groups=16, **LAYOUTS["sdxl"])
+    unet.save_pretrained(folder / "base" / "unet")
+    config = config_of(
+        settings(
+            folder,
+            data={"resolution": 8 * LATENT},
+            model={"fuse_prompt": False},
+            drop={"text": 0, "image": 0, "both": 0},
+            train={"gradient_checkpointing": True},
+        )
+    )
+    trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
+    cache = open_cache(str(folder / "cache"), trainee, sharded=False) if cached else None
+    item = Indexed(Squares(8 * LATENT, 224, 0))[1]
+    collate = Collate(trainee.base.tokenizers, config, 1000, cache)
+
+    def step() -> None:
+        assert place.name
+        found = losses(trainee, collate([item]), cache)
+        sum(part.sum() for part in found.values()).backward()
+        trainee.zero_grad()
+
+    return step
+
+
 def memory(field: str) -> int:
     """A size of this process in kilobytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def peak(base: str, maps: bool, checkpointing: bool) -> int:
+def peak(kind: str, *variant: Any) -> int:
     """The most kilobytes resident during a step beyond those before it."""
-    step = step_of(base, maps, checkpointing)
+    step = KINDS[kind](*variant)
     step()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -94,6 +164,9 @@ def peak(base: str, maps: bool, checkpointing: bool) -> int:
     before = memory("VmRSS")
     step()
     return memory("VmHWM") - before
+
+
+KINDS: dict[str, Callable[..., Callable[[], None]]] = {"maps": step_of, "cache": cached_step}
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -110,13 +183,30 @@ def measured_peak(*variant: Any) -> int:
     return int(done.stdout.splitlines()[-1])
 
 
+def caches() -> dict[str, float]:
+    """What caches spare."""
+    with_cache, without = (measured_peak("cache", cached) for cached in (True, False))
+    print(f"caches: {with_cache / 1024:.0f} MB with, {without / 1024:.0f} without", file=sys.stderr)
+    steps = [cached_step(cached) for cached in (True, False)]
+    for step in steps:
+        step()
+    times = [[seconds(step) for step in steps] for _ in range(ROUNDS)]
+    print(
+        f"caches: {median(a for a, _ in times):.2f} s with, {median(b for _, b in times):.2f} without", file=sys.stderr
+    )
+    return {
+        "sdxl, gradient checkpointing: peak memory of a step with caches over without": with_cache / without,
+        "sdxl, gradient checkpointing: time of a step with caches over without": median(a / b for a, b in times),
+    }
+
+
 def main() -> dict[str, float]:
     """Every ratio by name."""
-    found = {}
+    found = caches()
     for base in LAYOUTS:
         for checkpointing in (False, True):
             name = f"{base}, gradient checkpointing" if checkpointing else base
-            with_maps, without = (measured_peak(base, maps, checkpointing) for maps in (True, False))
+            with_maps, without = (measured_peak("maps", base, maps, checkpointing) for maps in (True, False))
             print(f"{name}: {with_maps / 1024:.0f} MB with maps, {without / 1024:.0f} without", file=sys.stderr)
             found[f"{name}: peak memory of a step with maps over without"] = with_maps / without
             steps = [step_of(base, maps, checkpointing) for maps in (True, False)]
@@ -129,7 +219,9 @@ def main() -> dict[str, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["caches"]:
+        print(json.dumps(caches()))
+    elif len(sys.argv) > 1:
         print(peak(*json.loads(sys.argv[1])))
     else:
         print(json.dumps(main()))

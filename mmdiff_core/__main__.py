@@ -78,9 +78,16 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from .training.config import read_config
-    from .training.trainer import train
 
-    train(read_config(arguments.config), arguments.resume)
+    config = read_config(arguments.config)
+    if arguments.check:
+        from .training.check import check
+
+        print(check(config))
+    else:
+        from .training.trainer import train
+
+        train(config, arguments.resume)
 
 
 def _validate(arguments: argparse.Namespace) -> None:
@@ -130,6 +137,7 @@ def main(program: str = "mm-diff") -> int:
     train = commands.add_parser("train", help="train a checkpoint on a diffusers model")
     train.add_argument("--config", type=Path, required=True, help="the run as YAML; see docs/training.md")
     train.add_argument("--resume", action="store_true", help="go on where the run in its `out` folder was last saved")
+    train.add_argument("--check", action="store_true", help="do everything but train: data, memory, time, first batch")
     train.set_defaults(command=_train)
 
     add_pack(commands)

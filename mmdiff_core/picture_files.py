@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from .errors import MMDiffError
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path | BinaryIO) -> Image.Image:
     """RGBA, upright as its camera says; 16 bits of grey are rounded to 8.
 
     Raises MMDiffError where the file is no picture, or has more than 16 bits a channel.
@@ -44,7 +45,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture

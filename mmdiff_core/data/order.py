@@ -1,6 +1,11 @@
-"""From an index without end to a record: every epoch shows every record once, in an order of its own."""
+"""From an index without end to a record: every epoch shows every record once, in an order of its own.
+
+Where records have shapes, every batch has one shape; then some records come again to fill a batch.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -23,5 +28,36 @@ class Order:
         epoch, place = divmod(index, self.count)
         if epoch != self._epoch:
             self._records = stream("order", self.seed, epoch).permutation(self.count)
+            self._epoch = epoch
+        return int(self._records[place])
+
+
+class Grouped:
+    """As `Order`, but each `batch` items, counted from 0, show records of one group. Where a group's number of records
+    is no multiple of `batch`, some of them come twice in an epoch."""
+
+    def __init__(self, groups: Sequence[Hashable], batch: int, seed: int):
+        """groups: of each record."""
+        members: dict[Hashable, list[int]] = {}
+        for record, group in enumerate(groups):
+            members.setdefault(group, []).append(record)
+        self.members = [np.array(one) for one in members.values()]
+        self.batch = batch
+        self.seed = seed
+        self.count = sum(-(-len(one) // batch) for one in self.members) * batch
+        self._epoch = -1
+        self._records = np.empty(0, np.int64)
+
+    def __getitem__(self, index: int) -> int:
+        """The record that item `index` shows, a pure function of seed, batch and index. Raises IndexError below 0."""
+        if index < 0:
+            raise IndexError(index)
+        epoch, place = divmod(index, self.count)
+        if epoch != self._epoch:
+            random = stream("order", self.seed, epoch)
+            batches = [
+                np.resize(random.permutation(one), (-(-len(one) // self.batch), self.batch)) for one in self.members
+            ]
+            self._records = random.permutation(np.concatenate(batches)).ravel()
             self._epoch = epoch
         return int(self._records[place])

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import MMDiffError
 from ..picture_files import picture_size
+from .buckets import Shape, nearest
 
 LIST = "image_ids_train.txt"
 PICTURES = (".jpg", ".jpeg", ".png")
+SQUARE = ((1, 1),)
 SMALLEST = 0.002  # of the square that is trained on; less is not to be seen at 512 pixels
 AT_ONCE = 1024  # records in flight, so that memory does not grow with the folder
 
@@ -40,11 +42,12 @@ class Segment(NamedTuple):
 
 
 class Record(NamedTuple):
-    """An annotated picture. name: path without its ending, below the folder."""
+    """An annotated picture. name: path without its ending, below the folder. size: width and height, pixels."""
 
     name: str
     caption: str
     segments: tuple[Segment, ...]
+    size: Shape
 
 
 class Broken(NamedTuple):
@@ -61,8 +64,8 @@ class BrokenRecord(Exception):
     """Raised with the file and the reason."""
 
 
-def check_folder(folder: Path) -> Iterator[Record | Broken]:
-    """Every record of a folder, in order of name, the broken ones with their reasons.
+def check_folder(folder: Path, shapes: Sequence[Shape] = SQUARE) -> Iterator[Record | Broken]:
+    """Every record of a folder, in order of name, the broken ones with their reasons. shapes: that are trained in.
 
     Raises MMDiffError where there is no such folder.
     """
@@ -71,7 +74,7 @@ def check_folder(folder: Path) -> Iterator[Record | Broken]:
     names = iter(_names(folder))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(names, AT_ONCE)):
-            yield from pool.map(lambda name: _checked(folder, name), batch)
+            yield from pool.map(lambda name: _checked(folder, name, shapes), batch)
 
 
 def validate(folder: Path) -> tuple[int, list[Broken]]:
@@ -106,20 +109,22 @@ def picture_path(folder: Path, name: str) -> Path:
     raise BrokenRecord(folder / f"{name}.jpg", "the picture is missing")
 
 
-def window(segments: np.ndarray, ids: list[int]) -> tuple[int, int, int]:
-    """left, top and side of the square that is trained on: as large as fits, moved over the middle of all subjects."""
+def window(segments: np.ndarray, ids: list[int], shape: Shape) -> tuple[int, int, int, int]:
+    """left, top, width and height of what is trained on: as large as fits with the shape's aspect, moved over the
+    middle of all subjects."""
     height, width = segments.shape
-    side = min(height, width)
+    wide = min(width, height * shape[0] // shape[1])
+    high = min(height, width * shape[1] // shape[0])
     rows, columns = np.nonzero(np.isin(segments, ids))
-    left = (int(columns.min()) + int(columns.max()) + 1 - side) // 2
-    top = (int(rows.min()) + int(rows.max()) + 1 - side) // 2
-    return min(max(left, 0), width - side), min(max(top, 0), height - side), side
+    left = (int(columns.min()) + int(columns.max()) + 1 - wide) // 2
+    top = (int(rows.min()) + int(rows.max()) + 1 - high) // 2
+    return min(max(left, 0), width - wide), min(max(top, 0), height - high), wide, high
 
 
-def load_segments(path: Path) -> np.ndarray:
-    """(H, W) of a segment map. Raises BrokenRecord for what is none."""
+def load_segments(path: Path, content: BinaryIO | None = None) -> np.ndarray:
+    """(H, W) of a segment map. content: where it is no file of its own. Raises BrokenRecord for what is none."""
     try:
-        segments = np.load(path, allow_pickle=False)
+        segments = np.load(content or path, allow_pickle=False)
     except FileNotFoundError as error:
         raise BrokenRecord(path, "the segment map is missing") from error
     except (OSError, ValueError, EOFError) as error:
@@ -146,28 +151,26 @@ def _names(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _checked(folder: Path, name: str) -> Record | Broken:
+def _checked(folder: Path, name: str, shapes: Sequence[Shape]) -> Record | Broken:
     try:
-        record = _annotation(folder / f"{name}.json", name)
-        segments = load_segments(folder / f"{name}.npy")
-        path = picture_path(folder, name)
-        width, height = _size(path)
-        if segments.shape != (height, width):
-            raise BrokenRecord(
-                folder / f"{name}.npy",
-                f"the map is {segments.shape[1]} x {segments.shape[0]} and the picture {width} x {height}",
-            )
-        _check_masks(folder / f"{name}.npy", record, segments)
+        annotation, map_path = folder / f"{name}.json", folder / f"{name}.npy"
+        try:
+            text = annotation.read_bytes()
+        except FileNotFoundError as error:
+            raise BrokenRecord(annotation, "the annotation is missing") from error
+        caption, found = read_annotation(annotation, text)
+        segments = load_segments(map_path)
+        record = Record(name, caption, found, _size(picture_path(folder, name)))
+        check_map(map_path, record, segments, shapes)
     except BrokenRecord as broken:
         return Broken(*broken.args)
     return record
 
 
-def _annotation(path: Path, name: str) -> Record:
+def read_annotation(path: Path, text: bytes) -> tuple[str, tuple[Segment, ...]]:
+    """Caption and segments of an annotation. path: for messages. Raises BrokenRecord for what is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BrokenRecord(path, "the annotation is missing") from error
+        content = json.loads(text.decode("utf-8"))
     except ValueError as error:  # JSON and UTF-8 errors both
         raise BrokenRecord(path, f"not JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("caption"), str):
@@ -187,7 +190,7 @@ def _annotation(path: Path, name: str) -> Record:
                 path,
                 f"the phrases {caption[one.start : one.end]!r} and {caption[other.start : other.end]!r} overlap",
             )
-    return Record(name, caption, found)
+    return caption, found
 
 
 def _segment(path: Path, caption: str, segment: object) -> Segment:
@@ -216,14 +219,21 @@ def _size(path: Path) -> tuple[int, int]:
         raise BrokenRecord(path, f"the picture can't be read ({error.__cause__})") from error
 
 
-def _check_masks(path: Path, record: Record, segments: np.ndarray) -> None:
+def check_map(path: Path, record: Record, segments: np.ndarray, shapes: Sequence[Shape] = SQUARE) -> None:
+    """Raises BrokenRecord where a record's segments are not to be seen in the part of its map that is trained on."""
+    width, height = record.size
+    if segments.shape != (height, width):
+        raise BrokenRecord(
+            path, f"the map is {segments.shape[1]} x {segments.shape[0]} and the picture {width} x {height}"
+        )
     for segment in record.segments:
         if not (segments == segment.id).any():
             raise BrokenRecord(path, f"segment {segment.id} is nowhere in the map")
-    left, top, side = window(segments, [segment.id for segment in record.segments])
-    square = segments[top : top + side, left : left + side]
+    shape = nearest(shapes, width, height)
+    left, top, width, height = window(segments, [segment.id for segment in record.segments], shape)
+    part = segments[top : top + height, left : left + width]
     for segment in record.segments:
-        share = (square == segment.id).mean()
+        share = (part == segment.id).mean()
         if share < SMALLEST:
             raise BrokenRecord(
                 path,

@@ -34,8 +34,8 @@ class Encoded:
     """What frozen encoders say of slots, where it is known already.
 
     seen: CLS (B S, D) and patches (B S, P, W) of the references by the base's own vision tower. crops: patches of the
-    faces, (B S, P, W), by the same. text: of prompts into
-    which nothing is fused, the UNet's context (B, L, D) and for SDXL the pooled vector.
+    faces, (B S, P, W), by the same. text: of prompts into which nothing is fused, the UNet's context (B, L, D) and for
+    SDXL the pooled vector.
     """
 
     seen: tuple[Tensor, Tensor] | None = None
@@ -81,7 +81,7 @@ class Adapter(nn.Module):
         return not self.mmdiff.spec.fuse_prompt and not len(self.mmdiff.text)
 
     def conditions(self, slots: Slots, side: int, encoded: Encoded = UNKNOWN) -> Conditions:
-        """Encode prompts and references. side: of the square picture, pixels, which SDXL is told. encoded: what need
+        """Encode prompts and references. side: of a square picture, pixels, which SDXL is told. encoded: what need
         not be computed."""
         size, subjects = slots.valid.shape
         photos = slots.references.flatten(0, 1)
@@ -99,8 +99,9 @@ class Adapter(nn.Module):
             text = text + 0 * sum(one.sum() for part in (heads.entity, heads.fuse) for one in part.parameters())
         added = None
         if pooled is not None:
-            ids = torch.tensor([[side, side, 0, 0, side, side]] * size, device=text.device, dtype=text.dtype)
-            added = {"text_embeds": pooled, "time_ids": ids}
+            square = torch.tensor([[side, side, 0, 0, side, side]] * size)
+            ids = square if slots.sizes is None else slots.sizes
+            added = {"text_embeds": pooled, "time_ids": ids.to(text)}
         words = next(iter(slots.words.values()))
         tokens, valid, columns = tokens.unflatten(0, (size, subjects)), slots.valid, slots.columns
         if spec.negative != "nothing":

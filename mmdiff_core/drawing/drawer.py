@@ -31,7 +31,8 @@ class Settings:
     base, vision: folders, relative to it, of a diffusers model and of a transformers CLIP vision model. resolution:
     side of the picture, pixels. steps, guidance: of sampling. subjects: whether references are looked at; an arm that
     was trained on words alone is drawn by words alone. half: in bfloat16 where there is a GPU. by_word: whether each
-    subject is kept out of where the prompt looks for another word.
+    subject is kept out of where the prompt looks for another word. end_in_noise: of the base's noise schedule. config:
+    where the base is a single file, the folder of its family's configurations.
     """
 
     base: str
@@ -42,6 +43,8 @@ class Settings:
     subjects: bool = True
     half: bool = False
     by_word: bool = False
+    end_in_noise: bool = False
+    config: str = ""
 
     def write(self, folder: Path) -> None:
         """As `drawing.json` in a folder, which is made."""
@@ -144,10 +147,15 @@ def load(folder: Path, by_word: bool = False) -> Drawer:
         )
     dtype = torch.bfloat16 if settings.half and torch.cuda.is_available() else torch.float32
     parts = [(folder / part).resolve() for part in (settings.base, settings.vision)]
-    base = Base(*map(str, parts), weights=True, dtype=dtype)
+    config = str((folder / settings.config).resolve()) if settings.config else ""
+    base = Base(*map(str, parts), weights=True, dtype=dtype, config=config)
+    if settings.end_in_noise:
+        base.end_in_noise()
     adapter = Adapter(base, mmdiff)
-    files = {file for part in parts for file in part.rglob("*") if file.suffix in WEIGHTS}
-    source = digest(sorted(files), json.dumps({**asdict(settings), "base": "", "vision": "", "": mmdiff.source}))
+    folders = [*parts, Path(config)] if config else parts
+    files = {file for part in folders for file in (part, *part.rglob("*")) if file.suffix in WEIGHTS}
+    paths = {"base": "", "vision": "", "config": ""}
+    source = digest(sorted(files), json.dumps({**asdict(settings), **paths, "": mmdiff.source}))
     size = sum(value.numel() for value in mmdiff.tensors().values())
     about = f"{checkpoint} ({size} numbers), {settings.steps} steps of sampling, guidance {settings.guidance:g}"
     about += ", by word" * settings.by_word

@@ -26,6 +26,8 @@ class Slots:
     and 1 where subjects are separated by word, the tokens of each slot's words and of each word that competes.
     faces, crops: (B, S, D_id) vectors as the recogniser gave them and (B, S, 3, P, P) aligned faces in [0, 1], where
     subjects are drawn from faces.
+    sizes: (B, 6), what SDXL is told of each picture (height and width before it was resized, top and left of the cut,
+    height and width of the cut), or None for squares that were never cut.
     """
 
     ids: dict[str, Tensor]
@@ -37,6 +39,7 @@ class Slots:
     columns: Tensor | None = None
     faces: Tensor | None = None
     crops: Tensor | None = None
+    sizes: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Slots:
         """The same on another device."""

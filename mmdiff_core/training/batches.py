@@ -6,7 +6,7 @@ So a batch is the same however many processes, workers or restarts lie between t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..chance import stream
 from ..constraint import has_gradient
 from ..drawing.slots import Reader, Slots, on_device, padded
 from ..prompt import BoundPrompt, Entity
-from .cache import PHOTOS, PICTURES, TEXTS, Cache, Lookup
+from .cache import CROPS, PHOTOS, PICTURES, TEXTS, Cache, Lookup
 from .config import Config
 
 
@@ -31,7 +31,7 @@ class Batch:
     masked: (B,) bool, denoising counts inside the masks only; time: (B,) timesteps of the noise schedule.
     noise: a seed for each sample's noise; records: where each sample comes from.
     latents: (B, C, h, w) of the image where the data brings them, or None. cached: what a cache knows of pictures,
-    photos (those of the slots, one after another) and texts.
+    photos and crops (those of the slots, one after another) and texts.
     """
 
     image: Tensor
@@ -53,6 +53,14 @@ class Batch:
     def counts(self) -> Tensor:
         """(3,): samples, subjects that the text constraint counts, subjects that the image constraint counts."""
         return torch.stack([torch.tensor(len(self.records)), self.text.sum(), self.image_branch.sum()]).float()
+
+    def whole(self) -> Slots:
+        """The slots for pictures that are drawn at this size and not cut out of larger ones."""
+        if self.slots.sizes is None:
+            return self.slots
+        size = torch.tensor(self.image.shape[-2:])
+        sizes = torch.cat((size, torch.zeros_like(size), size)).to(self.slots.sizes).expand(len(self.records), -1)
+        return replace(self.slots, sizes=sizes)
 
     def randn(self, shape: tuple[int, ...], purpose: str) -> Tensor:
         """(B, *shape) noise, the same for a sample on any device; purposes are independent of each other."""
@@ -128,6 +136,7 @@ class Collate:
             words=words,
             owners=torch.arange(size).expand(len(items), -1),
             fused=worded,
+            sizes=torch.stack([item["sizes"] for item in items]) if "sizes" in items[0] else None,
             **{
                 part: torch.stack([padded(item[part], size) for item in items])
                 for part in ("faces", "crops")
@@ -154,7 +163,8 @@ class Collate:
         if self.cache is None:
             return {}
         ids = torch.stack(list(slots.ids.values()), dim=1)
-        inputs = {PICTURES: image, PHOTOS: slots.references.flatten(0, 1), TEXTS: ids}
+        crops = None if slots.crops is None else slots.crops.flatten(0, 1)
+        inputs = {PICTURES: image, PHOTOS: slots.references.flatten(0, 1), CROPS: crops, TEXTS: ids}
         wanted = {kind: inputs[kind] for kind in self.cache.encoders if inputs[kind] is not None}
         return {kind: self.cache.look(kind, values) for kind, values in wanted.items()}
 

@@ -20,7 +20,7 @@ from ..drawing.adapter import Adapter
 from ..errors import MMDiffError
 from ..files import hash_of, read_safetensors, write_safetensors
 
-PICTURES, PHOTOS, TEXTS = "pictures", "photos", "texts"
+PICTURES, PHOTOS, CROPS, TEXTS = "pictures", "photos", "crops", "texts"
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,13 @@ def open_cache(folder: str, adapter: Adapter, sharded: bool) -> Cache:
     base = adapter.base
     encoders = {PICTURES: hash_of(base.vae.state_dict())}
     if not sharded:
-        encoders[PHOTOS] = hash_of(base.vision.state_dict())
+        vision = hash_of(base.vision.state_dict())
+        if (
+            adapter.mmdiff.spec.identity != "face" or adapter.tower is None
+        ):  # else photos are seen by the tuned one only
+            encoders[PHOTOS] = vision
+        if adapter.looks_at_crops:
+            encoders[CROPS] = vision
         if adapter.plain:
             encoders[TEXTS] = hash_of(base.text.state_dict())
     return Cache(Path(folder), encoders)

@@ -21,11 +21,13 @@ class Data:
     """Where scenes come from.
 
     kind: `annotated`, `world`, or `package.module:Class` of your own. options: that class's own arguments.
-    resolution: side of the picture, pixels. workers: processes that prepare batches.
+    resolution: side of the picture, pixels. buckets: pictures keep about their aspect, at the area of that square.
+    workers: processes that prepare batches.
     """
 
     kind: str
     resolution: int = 512
+    buckets: bool = False
     workers: int = 4
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -69,7 +71,8 @@ class Model:
 class Loss:
     """text, image: weights of the two constraints, 0 for none. form: of the constraints. layers: module paths of the
     UNet they act on; none named means all but the finest resolution. masked: the share of samples whose denoising loss
-    counts inside the subjects' masks only.
+    counts inside the subjects' masks only. snr_gamma: at which ratio of signal to noise denoising weighs no more
+    (min-SNR), 0 for the same weight everywhere.
     """
 
     text: float = 1e-3
@@ -77,6 +80,7 @@ class Loss:
     form: str = "balanced_l1"
     layers: list[str] = field(default_factory=list)
     masked: float = 0.5
+    snr_gamma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,11 @@ class Drop:
 @dataclass(frozen=True)
 class Train:
     """batch: samples of one process in one go; a step is batch x accumulation x processes. lr: of heads and LoRAs;
-    vision_lr: of the vision layers. warmup: steps of rising learning rate. clip: largest gradient norm. optimizer:
-    `adamw` or `adamw8bit`. ema: decay of the averaged weights, 0 for none. precision: `bf16` or `fp32`.
+    vision_lr: of the vision layers. warmup: steps of rising learning rate. schedule: how it goes on; schedule_options:
+    of diffusers' function for that schedule. clip: largest gradient norm. optimizer: `adamw`, `adamw8bit`, or
+    `package.module:Class` of your own; optimizer_options: its arguments. ema: decay of the averaged weights, 0 for
+    none. precision: `bf16` or `fp32`. zero_terminal_snr: the last timestep is noise alone. compile: a backend of
+    torch.compile for the UNet, such as `inductor`, or none.
     """
 
     steps: int
@@ -101,12 +108,17 @@ class Train:
     lr: float = 1e-4
     vision_lr: float = 1e-5
     warmup: int = 0
+    schedule: str = "constant"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
     weight_decay: float = 0.01
     clip: float = 1.0
     optimizer: str = "adamw"
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
     ema: float = 0.0
     precision: str = "bf16"
     gradient_checkpointing: bool = False
+    zero_terminal_snr: bool = False
+    compile: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,10 +140,33 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Held:
+    """every: steps between two looks at scenes that are not trained on, 0 for none. count: of them. options: what is
+    other for them in `data.options`.
+    """
+
+    every: int = 0
+    count: int = 16
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """every: steps between two early figures, 0 for none. kind: `world`, `photos`, or `package.module:Class` of your
+    own. options: its arguments.
+    """
+
+    every: int = 0
+    kind: str = "world"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
-    """A whole run. base: folder of a diffusers model, SDXL- or SD1.5-shaped. vision: folder of a transformers CLIP
+    """A whole run. base: folder of a diffusers model, SDXL- or SD1.5-shaped, or a single file, which then needs
+    base_config, a diffusers folder of its family without weights. vision: folder of a transformers CLIP
     vision model. out: folder to write into. seed: of weights, order of scenes, noise and drops. cache: folder of what
-    frozen encoders said, for all runs that name it; none without.
+    frozen encoders said, for all runs that name it; none without. trackers: accelerate's names of what is told losses.
     """
 
     base: str
@@ -146,10 +181,23 @@ class Config:
     save: Save = field(default_factory=Save)
     samples: Samples = field(default_factory=Samples)
     cache: str = ""
+    held: Held = field(default_factory=Held)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    base_config: str = ""
 
+
+SCHEDULES = {
+    "constant": (),
+    "linear": (),
+    "cosine": (),
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("power",),
+}
+"""What each learning-rate schedule lets one say."""
 
 _AT_LEAST_ONE = ("data.resolution", "model.tokens", "model.head_dim", "train.steps", "train.batch")
-_AT_LEAST_ONE += ("train.accumulation", "save.every", "save.keep", "samples.count", "samples.steps")
+_AT_LEAST_ONE += ("train.accumulation", "save.every", "save.keep", "samples.count", "samples.steps", "held.count")
 _AT_LEAST_ZERO = (
     "seed",
     "data.workers",
@@ -160,7 +208,7 @@ _AT_LEAST_ZERO = (
     "model.hidden",
 )
 _AT_LEAST_ZERO += ("model.hidden", "loss.text", "loss.image", "train.warmup", "train.weight_decay", "samples.every")
-_AT_LEAST_ZERO += ("samples.guidance",)
+_AT_LEAST_ZERO += ("samples.guidance", "loss.snr_gamma", "held.every", "evaluate.every")
 _ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
 _SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
 _CHOICES = {
@@ -169,7 +217,7 @@ _CHOICES = {
     "model.recogniser": tuple(RECOGNISERS),
     "model.image": ("lora", "whole"),
     "model.negative": ("nothing", "grey", "black"),
-    "train.optimizer": ("adamw", "adamw8bit"),
+    "train.schedule": tuple(SCHEDULES),
     "train.precision": ("bf16", "fp32"),
 }
 
@@ -258,6 +306,15 @@ def _check(config: Config) -> None:
     for key, choices in _CHOICES.items():
         if value_of(config, key) not in choices:
             raise MMDiffError(f"{key} is {value_of(config, key)!r}; it must be one of {', '.join(choices)}.")
+    for option, value in config.train.schedule_options.items():
+        known = SCHEDULES[config.train.schedule]
+        if option not in known:
+            raise MMDiffError(
+                f"There is no key train.schedule_options.{option}; for {config.train.schedule} there is "
+                f"{', '.join(known) or 'none'}."
+            )
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise MMDiffError(f"train.schedule_options.{option} is {value!r}; it must be a number above 0.")
     drop, loss = config.drop, config.loss
     if drop.text + drop.image + drop.both > 1:
         raise MMDiffError(

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
+from ..data.buckets import shapes
+from ..drawing.base import Base
 from ..errors import MMDiffError
-from ..named import named
+from ..named import check_options, named
 from ..spec import Spec
 from ..subject import WIDE_CROP
 from .config import Config
 
 DATASETS = {
     "annotated": "mmdiff_core.data.annotated:AnnotatedScenes",
+    "shards": "mmdiff_core.data.shards:ShardScenes",
     "world": "mmdiff_core.world.scenes:WorldScenes",
 }
+_ALWAYS = ("resolution", "photo_size", "seed")  # every source takes them
 
 
-def open_dataset(config: Config, photo_size: int) -> Any:
+def open_dataset(config: Config, base: Base) -> Any:
     """The dataset that `data.kind` names. Raises MMDiffError for a kind or an option that does not exist."""
-    kind = named(config.data.kind, DATASETS, "data.kind")
-    given = {"resolution": config.data.resolution, "photo_size": photo_size, "seed": config.seed}
-    options = inspect.signature(kind).parameters
-    for option in config.data.options:
-        if option not in options or option in given:
-            known = ", ".join(one for one in options if one not in given)
-            raise MMDiffError(f"There is no key data.options.{option}; for {config.data.kind} there are {known}.")
-    for option, parameter in options.items():
-        if parameter.default is parameter.empty and option not in given and option not in config.data.options:
-            raise MMDiffError(f"The key data.options.{option} is missing; {config.data.kind} needs it.")
+    data = config.data
+    kind = named(data.kind, DATASETS, "data.kind")
+    parameters = inspect.signature(kind).parameters
+    if data.buckets and "shapes" not in parameters:
+        raise MMDiffError(f"data.buckets is true, and {data.kind} draws squares only. Set data.buckets to false.")
+    given = {
+        "resolution": data.resolution,
+        "photo_size": base.photo_size,
+        "seed": config.seed,
+        "shapes": shapes(data.resolution, base.step) if data.buckets else (),
+        "batch": config.train.batch,
+    }
+    check_options("data.options", data.kind, kind, data.options, given)
+    given = {name: value for name, value in given.items() if name in parameters or name in _ALWAYS}
     return kind(**given, **config.data.options)
+
+
+def open_held_out(config: Config, base: Base) -> Any:
+    """The same kind with the options of what is held out. Raises MMDiffError where these are the same scenes."""
+    options = {**config.data.options, **config.held.options}
+    if options == config.data.options:
+        raise MMDiffError(
+            f"held.every is {config.held.every}, and held.options change nothing of data.options, so that the scenes "
+            "held out are those trained on. Say which ones are: a folder, a part or a split of their own."
+        )
+    return open_dataset(replace(config, data=replace(config.data, options=options)), base)
 
 
 def check_faces(dataset: Any, spec: Spec) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from ..constraint import mask_loss
 from ..drawing.adapter import Encoded
 from ..drawing.base import Base
 from .batches import Batch
-from .cache import PHOTOS, PICTURES, TEXTS, Cache
+from .cache import CROPS, PHOTOS, PICTURES, TEXTS, Cache
 from .trainee import Trainee
 
 PARTS = ("denoise", "text", "image")
@@ -23,7 +24,7 @@ def losses(trainee: Trainee, batch: Batch, cache: Cache | None = None) -> dict[s
     """
     base, loss = trainee.base, trainee.config.loss
     scheduler = base.scheduler
-    shape = base.latent_shape(batch.image.shape[-1])
+    shape = base.latent_shape(*batch.image.shape[-2:])
     latents = _latents(base, batch, cache) if batch.latents is None else batch.latents
     noise = batch.randn(shape, "noise")
     noisy = scheduler.add_noise(latents, noise, batch.time)
@@ -35,7 +36,7 @@ def losses(trainee: Trainee, batch: Batch, cache: Cache | None = None) -> dict[s
     error = predicted - (noise if epsilon else scheduler.get_velocity(latents, noise, batch.time))
     inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(dim=1, keepdim=True), error.shape[-2:])
     error = error * torch.where(batch.masked[:, None, None, None], inside, 1.0)
-    found = {"denoise": error.square().mean(dim=(1, 2, 3))}
+    found = {"denoise": error.square().mean(dim=(1, 2, 3)) * _weight(base, batch.time, loss.snr_gamma)}
     for name, layers, counted in (("text", maps.text, batch.text), ("image", maps.image, batch.image_branch)):
         found[name] = torch.zeros_like(found["denoise"])
         if layers:
@@ -44,8 +45,17 @@ def losses(trainee: Trainee, batch: Batch, cache: Cache | None = None) -> dict[s
     return found
 
 
+def _weight(base: Base, time: Tensor, gamma: float) -> Tensor | float:
+    """(B,) weights of the denoising loss by min-SNR (arXiv 2303.09556), 1 where gamma is 0."""
+    if not gamma:
+        return 1.0
+    ratio = compute_snr(base.scheduler, time)
+    epsilon = base.scheduler.config.prediction_type == "epsilon"
+    return ratio.clamp(max=gamma) / (ratio if epsilon else ratio + 1)
+
+
 def _latents(base: Base, batch: Batch, cache: Cache | None) -> Tensor:
-    noise = batch.randn(base.latent_shape(batch.image.shape[-1]), "latents")
+    noise = batch.randn(base.latent_shape(*batch.image.shape[-2:]), "latents")
     if PICTURES not in batch.cached:
         return base.encode(batch.image, noise)
 
@@ -59,9 +69,10 @@ def _latents(base: Base, batch: Batch, cache: Cache | None) -> Tensor:
 
 def _encoded(trainee: Trainee, batch: Batch, cache: Cache | None) -> Encoded:
     """What the cache knows of the batch, and what it now learns."""
-    slots, seen, text = batch.slots, None, None
+    slots, seen, crops, text = batch.slots, None, None, None
+    dtype = trainee.base.vision.dtype
     if PHOTOS in batch.cached:
-        photos, dtype = slots.references.flatten(0, 1), trainee.base.vision.dtype
+        photos = slots.references.flatten(0, 1)
 
         def see(place: int) -> dict[str, Tensor]:
             cls, patches = trainee.towers.see_original(photos[place : place + 1])
@@ -69,6 +80,13 @@ def _encoded(trainee: Trainee, batch: Batch, cache: Cache | None) -> Encoded:
 
         found = cache.complete(PHOTOS, batch.cached[PHOTOS], see)
         seen = found["cls"].float(), found["patches"].float()
+    if CROPS in batch.cached:
+        faces = slots.crops.flatten(0, 1)
+
+        def look(place: int) -> dict[str, Tensor]:
+            return {"patches": trainee.towers.patches(faces[place : place + 1])[0].to(dtype)}
+
+        crops = cache.complete(CROPS, batch.cached[CROPS], look)["patches"].float()
     if TEXTS in batch.cached:
 
         def read(place: int) -> dict[str, Tensor]:
@@ -78,4 +96,4 @@ def _encoded(trainee: Trainee, batch: Batch, cache: Cache | None) -> Encoded:
 
         found = cache.complete(TEXTS, batch.cached[TEXTS], read)
         text = found["hidden"], found.get("pooled")
-    return Encoded(seen, text)
+    return Encoded(seen, crops, text)

@@ -17,10 +17,8 @@ from ..model.mmdiff import MMDiff
 from .batches import Batch
 from .config import Config
 from .losses import losses
+from .optimizer import remembered
 from .trainee import Trainee
-
-_OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
-"""Of one trained parameter."""
 
 
 class _Peak(TorchDispatchMode):
@@ -74,7 +72,7 @@ def estimate(config: Config, base: Base, max_subjects: int) -> dict[str, int]:
         "frozen weights": _size(trainee.parameters()) + _size(trainee.buffers()) - weights,
         "trained weights": weights,
         "gradients": gradients,
-        "optimizer": sum(one.numel() for one in trained) * _OPTIMIZER_BYTES[config.train.optimizer],
+        "optimizer": round(sum(one.numel() for one in trained) * remembered(config)),
         "averaged weights": weights if config.train.ema else 0,
         "activations": max(0, peak.most - gradients),
     }

@@ -23,8 +23,19 @@ from ..errors import MMDiffError
 from ..files import read_safetensors, refuse_impostors, write_safetensors
 from .config import Config, config_of, value_of
 
-_FREE = ("out", "cache", "save", "samples", "data.workers", "train.steps")
-"""Keys that may change between a run's parts without changing its losses."""
+_FREE = (
+    "out",
+    "cache",
+    "save",
+    "samples",
+    "held",
+    "evaluate",
+    "trackers",
+    "data.workers",
+    "train.steps",
+    "train.compile",
+)
+"""Keys that may change between a run's parts without changing its losses: steps where the learning rate is constant."""
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _PARTIAL = StateDictOptions(full_state_dict=True, strict=False)
@@ -59,8 +70,8 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: di
     set_optimizer_state_dict(model, optimizer, state, options=StateDictOptions(full_state_dict=True))
 
 
-def write_state(path: Path, state: State, config: Config) -> None:
-    """Write a state; a failed or interrupted write leaves the older file whole."""
+def write_state(path: Path, state: State, config: Config, processes: int = 1) -> None:
+    """Write a state of a run in so many processes; a failed or interrupted write leaves the older file whole."""
     tensors = {f"weights.{name}": value for name, value in state.weights.items()}
     tensors.update({f"averaged.{name}": value for name, value in state.averaged.items()})
     plain: dict[str, dict[str, Any]] = {}
@@ -73,16 +84,29 @@ def write_state(path: Path, state: State, config: Config) -> None:
     entry = {
         "step": state.step,
         "config": dataclasses.asdict(config),
+        "processes": processes,
         "groups": state.optimizer["param_groups"],
         "plain": plain,
     }
     write_safetensors(path, tensors, {"mmdiff_training": json.dumps(entry)})
 
 
-def read_state(path: Path, config: Config) -> State:
-    """Read a state. Raises MMDiffError where the file is not whole or the configuration is another run's."""
+def read_state(path: Path, config: Config, processes: int = 1) -> State:
+    """Read a state, to go on with it in so many processes. Raises MMDiffError where the file is not whole, the
+    configuration is another run's, or a step would see other samples."""
     tensors, entry = _read(path)
-    _check_same(path, dataclasses.asdict(config_of(entry["config"])), config)
+    before = config_of(entry["config"])
+    if processes != (old := entry.get("processes", processes)):
+        turns = before.train.accumulation * old
+        if config.train.accumulation * processes != turns:
+            wanted = f"{turns // processes}" if turns % processes == 0 else "none that fits"
+            raise MMDiffError(
+                f"The run in {path.parent} had {old} processes and train.accumulation {before.train.accumulation}. "
+                f"With {processes} processes train.accumulation is {config.train.accumulation}, and {wanted} is "
+                "wanted, so that a step sees as many samples."
+            )
+        before = dataclasses.replace(before, train=dataclasses.replace(before.train, accumulation=turns // processes))
+    _check_same(path, dataclasses.asdict(before), config)
     optimizer: dict[str, Any] = {name: dict(values) for name, values in entry["plain"].items()}
     for key, value in _under(tensors, "optimizer").items():
         name, _, kind = key.rpartition(".")
@@ -124,7 +148,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _check_same(path: Path, before: dict[str, Any], config: Config) -> None:
     for key in _keys(dataclasses.asdict(config)):
-        if key.startswith(_FREE):
+        if key.startswith(_FREE) and not (key == "train.steps" and config.train.schedule != "constant"):
             continue
         old: Any = before
         for name in key.split("."):
@@ -140,6 +164,6 @@ def _check_same(path: Path, before: dict[str, Any], config: Config) -> None:
 def _keys(content: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in content.items():
-        is_section = isinstance(value, dict) and name != "options"
+        is_section = isinstance(value, dict) and not name.endswith("options")
         found += _keys(value, f"{prefix}{name}.") if is_section else [f"{prefix}{name}"]
     return found

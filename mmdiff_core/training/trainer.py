@@ -8,29 +8,35 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import gather_object
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import LoggerType, gather_object
 from diffusers.training_utils import EMAModel
+from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from ..checkpoint import save_checkpoint
 from ..drawing.base import Base
-from ..drawing.drawer import Settings
+from ..drawing.drawer import Drawer, Settings
 from ..drawing.sample import sample
 from ..errors import MMDiffError
 from ..sheet import sheet
 from .batches import Batch, Collate, Indexed, Steps
 from .cache import Cache, open_cache
 from .config import Config, Drop
-from .datasets import check_faces, check_pairs, open_dataset
+from .datasets import check_faces, check_pairs, open_dataset, open_held_out
+from .evaluation import Evaluation, open_evaluation
+from .held_out import HeldOut
 from .losses import PARTS, losses
 from .memory import estimate, memory_lines
+from .optimizer import make_optimizer, optimizer_kind, schedule
 from .state import State, load_optimizer, load_weights, optimizer_state, read_state, trained_weights, write_state
+from .summary import EVALUATION, HELD_OUT, LOSSES, write_summary
 from .trainee import Trainee
 
 
@@ -40,48 +46,110 @@ def train(config: Config, resume: bool) -> None:
     Raises MMDiffError for a configuration that does not fit the base or the data, before weights are loaded; for a loss
     that is not finite; and where nothing can be written.
     """
+    accelerator = started(config)
+    state = _earlier(config, resume, accelerator.num_processes)
+    done = gather_object([state.step if state else 0])
+    if len(set(done)) > 1:
+        raise MMDiffError(
+            f"out: {config.out} holds other runs on other machines; the processes find {', '.join(map(str, done))} "
+            "steps done. Put what was saved last into a folder that all see, or copy it to each of them."
+        )
+    prepared(config, accelerator, state).run()
+
+
+def started(config: Config) -> Accelerator:
+    """The processes of a run, brought together. Raises MMDiffError where a tracker can't be had."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they run in the loader's processes
     transformers_logging.disable_progress_bar()
+    check_trackers(config.trackers)
     bf16 = config.train.precision == "bf16"
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", log_with="tensorboard", project_dir=config.out)
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", log_with=config.trackers, project_dir=config.out)
+
+
+def prepared(config: Config, accelerator: Accelerator, state: State | None) -> Trainer:
+    """A run from the start, or from a state. Raises MMDiffError as `train` does."""
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     with torch.device("meta"):
-        shape = Base(config.base, config.vision, weights=False, dtype=torch.bfloat16 if bf16 else torch.float32)
+        shape = Base(config.base, config.vision, weights=False, dtype=dtype, config=config.base_config)
     shape.check_resolution(config.data.resolution)
-    dataset = open_dataset(config, shape.photo_size)
+    optimizer_kind(config.train)
+    if config.train.zero_terminal_snr:
+        shape.end_in_noise()
+    check_backend(config.train.compile)
+    dataset = open_dataset(config, shape)
     check_pairs(config, dataset)
-    state = _earlier(config, resume)
+    held = open_held_out(config, shape) if config.held.every else None
+    evaluation = open_evaluation(config) if config.evaluate.every and accelerator.is_main_process else None
     if accelerator.is_main_process and state is None:
         print(memory_lines(estimate(config, shape, dataset.max_subjects)), flush=True)
     torch.manual_seed(config.seed)
-    trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=shape.unet.dtype), config)
+    base = Base(config.base, config.vision, weights=True, dtype=dtype, config=config.base_config)
+    if config.train.zero_terminal_snr:
+        base.end_in_noise()
+    trainee = Trainee(base, config)
     check_faces(dataset, trainee.mmdiff.spec)
-    Trainer(config, accelerator, trainee, dataset, state).run()
+    if config.train.compile:
+        base.unet.compile(backend=config.train.compile)
+    return Trainer(config, accelerator, trainee, dataset, state, held, evaluation)
 
 
-def _earlier(config: Config, resume: bool) -> State | None:
+def check_trackers(names: list[str]) -> None:
+    """Raises MMDiffError for a tracker that accelerate does not know, or whose package is missing."""
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise MMDiffError(f"trackers has {name!r}; accelerate knows {', '.join(LOGGER_TYPE_TO_CLASS)}.")
+        if LoggerType(name) not in get_available_trackers():
+            raise MMDiffError(f"trackers has {name}, whose package is not installed. Install it, or leave it out.")
+
+
+def check_backend(name: str) -> None:
+    """Raises MMDiffError where torch.compile has no such backend."""
+    if name and name not in (known := torch.compiler.list_backends()):
+        raise MMDiffError(f"train.compile is {name!r}; it must be one of {', '.join(known)}, or left out.")
+
+
+def _earlier(config: Config, resume: bool, processes: int) -> State | None:
     """The state to go on from. Raises MMDiffError where a run would be overwritten."""
     path = Path(config.out) / "state.safetensors"
     if not path.exists():
         return None
     if not resume:
         raise MMDiffError(f"out: {config.out} holds a run already. Go on with it by --resume, or name another folder.")
-    return read_state(path, config)
+    return read_state(path, config, processes)
 
 
 class Trainer:
     """One run: the model and its optimizer, spread over processes as accelerate was told, and where they are saved."""
 
     def __init__(
-        self, config: Config, accelerator: Accelerator, trainee: Trainee, dataset: Any, state: State | None
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        trainee: Trainee,
+        dataset: Any,
+        state: State | None,
+        held: Any,
+        evaluation: Evaluation | None,
     ) -> None:
+        """held: the dataset of what is held out, or None; evaluation: what measures early figures, in the main process.
+
+        Raises MMDiffError where no process can draw alone, and one should.
+        """
         self.config = config
         self.accelerator = accelerator
         self.trainee = trainee
         self.dataset = dataset
         self.out = Path(config.out)
         sharded = accelerator.distributed_type == DistributedType.FSDP
+        if config.evaluate.every and sharded:
+            raise MMDiffError(
+                f"evaluate.every is {config.evaluate.every}, and weights are spread over processes, none of which can "
+                "draw alone. Set it to 0, and measure what was saved by `python -m mmdiff_core evaluate`."
+            )
         self.cache = open_cache(config.cache, trainee, sharded) if config.cache else None
-        self.model, self.optimizer = accelerator.prepare(trainee, _optimizer(config, trainee))
+        self.evaluation = evaluation
+        self.model, self.optimizer = accelerator.prepare(trainee, make_optimizer(config, _groups(trainee)))
+        self.schedule = schedule(config.train)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.start = state.step if state else 0
         self.ema = None
@@ -94,49 +162,66 @@ class Trainer:
             load_weights(self.model, state.weights)
             load_optimizer(self.model, self.optimizer.optimizer, state.optimizer)
         self.collate = self._collate(config, self.cache)
+        base = trainee.base
+        timesteps = base.scheduler.config.num_train_timesteps
+        self.held = HeldOut(config, held, base.tokenizers, timesteps) if held is not None else None
 
     def run(self) -> None:
         """All steps that are left."""
         config, main = self.config, self.accelerator.is_main_process
         steps = range(self.start, config.train.steps)
-        batches = iter(self._loader(steps))
-        log = self._opened_log() if main else None
+        batches = iter(self.batches(steps))
+        if main:
+            self._start_logs()
         self.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": self.start}})
         bar = tqdm(steps, initial=self.start, total=config.train.steps, disable=not main, unit="step")
+        works = (
+            (config.save.every, self._save),
+            (config.samples.every, self._sample),
+            (config.held.every, self._look_at_held_out),
+            (config.evaluate.every, self._evaluate),
+        )
         try:
             for step in bar:
-                values = self._step(step, [next(batches) for _ in range(config.train.accumulation)])
-                self.accelerator.log(values, step)
-                if log:
-                    log.write(json.dumps({"step": step, **values}) + "\n")
-                    log.flush()
-                    bar.set_postfix({name: f"{values[name]:.4f}" for name in PARTS})
+                values = self.step(step, [next(batches) for _ in range(config.train.accumulation)])
+                self._tell(LOSSES, step, values)
+                bar.set_postfix({name: f"{values[name]:.4f}" for name in PARTS})
                 done = step + 1
-                if done % config.save.every == 0 or done == config.train.steps:
-                    self._save(done)
-                if config.samples.every and done % config.samples.every == 0:
-                    self._sample(done)
+                due = [work for every, work in works if every and done % every == 0]
+                if done == config.train.steps and self._save not in due:
+                    due.insert(0, self._save)
+                for work in due:
+                    work(done)
+                if due and main:
+                    write_summary(self.out, config)
         finally:
             self.accelerator.end_training()
-            if log:
-                log.close()
 
-    def _opened_log(self) -> TextIO:
-        """Losses of each step as lines of JSON; what was not saved before a kill is taken off."""
+    def _start_logs(self) -> None:
+        """Take off what was said of steps that were not saved before a kill."""
         self.out.mkdir(parents=True, exist_ok=True)
         for part in self.out.glob(".*.part"):  # what a kill during a save left
             part.unlink()
         _settings(self.config).write(self.out)
-        path = self.out / "losses.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.write_text("".join(line + "\n" for line in lines[: self.start]))
-        return path.open("a")
+        for name in (LOSSES, HELD_OUT, EVALUATION):
+            path = self.out / name
+            lines = path.read_text().splitlines() if path.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] < self.start]
+            path.write_text("".join(line + "\n" for line in kept))
+
+    def _tell(self, log: str, step: int, values: dict[str, float], prefix: str = "") -> None:
+        """Say values of a step to the trackers and in one of the logs."""
+        self.accelerator.log({f"{prefix}{name}": value for name, value in values.items()}, step)
+        if self.accelerator.is_main_process:
+            with (self.out / log).open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
 
     def _collate(self, config: Config, cache: Cache | None = None) -> Collate:
         base = self.trainee.base
         return Collate(base.tokenizers, config, base.scheduler.config.num_train_timesteps, cache)
 
-    def _loader(self, steps: range) -> DataLoader:
+    def batches(self, steps: range) -> DataLoader:
+        """This process's batches of some steps."""
         accelerator, config = self.accelerator, self.config
         indices = Steps(
             steps,
@@ -152,7 +237,7 @@ class Trainer:
             num_workers=config.data.workers,
         )
 
-    def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
+    def step(self, step: int, batches: list[Batch]) -> dict[str, float]:
         """One step of the optimizer. Every loss is a mean over the step's samples (or subjects) in all processes, so
         that it does not matter how they are divided into batches and processes."""
         accelerator, config = self.accelerator, self.config
@@ -172,9 +257,9 @@ class Trainer:
         names, numbers = ("loss", *PARTS, "gradient"), torch.stack([whole, *means, torch.as_tensor(norm).to(whole)])
         if not numbers.isfinite().all():
             self._stop(step, dict(zip(names, numbers.tolist(), strict=True)), batches)
-        rise = min(1.0, (step + 1) / config.train.warmup) if config.train.warmup else 1.0
+        share = self.schedule(step)
         for group, rate in zip(self.optimizer.param_groups, (config.train.lr, config.train.vision_lr), strict=False):
-            group["lr"] = rate * rise
+            group["lr"] = rate * share
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
@@ -209,44 +294,64 @@ class Trainer:
         optimizer = optimizer_state(self.model, self.optimizer.optimizer)
         if self.accelerator.is_main_process:
             save_checkpoint(self.trainee.checkpoint(averaged or weights), self.out / f"step-{done:08}.safetensors")
-            write_state(self.out / "state.safetensors", State(done, weights, averaged, optimizer), self.config)
+            state = State(done, weights, averaged, optimizer)
+            write_state(self.out / "state.safetensors", state, self.config, self.accelerator.num_processes)
             for old in sorted(self.out.glob("step-*.safetensors"))[: -self.config.save.keep]:
                 old.unlink()
         self.accelerator.wait_for_everyone()
+
+    def _look_at_held_out(self, done: int) -> None:
+        """Losses and a sheet of maps of what is held out."""
+        with self._averaged():
+            values = self.held.losses(self.model, self.accelerator.device)
+            maps = self.held.maps(self.model, self.accelerator.device)
+        self._tell(HELD_OUT, done - 1, values, "held out ")
+        self._keep(maps, "held-out", done)
+
+    def _evaluate(self, done: int) -> None:
+        """Early figures, of pictures that the main process draws while the others wait."""
+        values: dict[str, float] = {}
+        with self._averaged():
+            if self.evaluation is not None:
+                name = f"step-{done:08}"
+                trainee = self.accelerator.unwrap_model(self.model)
+                drawer = Drawer(trainee, _settings(self.config), f"{self.out} {name}", f"{self.out}, {name}")
+                values = self.evaluation(drawer, self.out / "evaluation" / name)
+        self._tell(EVALUATION, done - 1, values, "evaluate ")
+        self.accelerator.wait_for_everyone()
+
+    def _keep(self, picture: Image.Image, folder: str, done: int) -> None:
+        if self.accelerator.is_main_process:
+            path = self.out / folder / f"step-{done:08}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
 
     def _sample(self, done: int) -> None:
         """A sheet of the data's first scenes, all conditions kept."""
         wanted, base = self.config.samples, self.trainee.base
         collate = self._collate(dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
-        items = Indexed(self.dataset)
-        batch = collate([items[index] for index in range(wanted.count)]).to(self.accelerator.device)
-        without = collate.reader.without_subjects(batch.slots, self.trainee.mmdiff.spec.fuse_negative)
-        noise = batch.randn(base.latent_shape(batch.image.shape[-1]), "noise")
-        with self._averaged():
-            latents = self.model(sample, batch.slots, without, noise, wanted.steps, wanted.guidance)
-        drawn = base.decode(latents) / 2 + 0.5
-        if self.accelerator.is_main_process:
-            path = self.out / "samples" / f"step-{done:08}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            rows = []
+        items, rows, size = Indexed(self.dataset), [], self.config.train.batch  # which have one shape
+        for first in range(0, wanted.count, size):
+            chosen = range(first, min(first + size, wanted.count))
+            batch = collate([items[index] for index in chosen]).to(self.accelerator.device)
+            slots = batch.whole()
+            without = collate.reader.without_subjects(slots, self.trainee.mmdiff.spec.fuse_negative)
+            noise = batch.randn(base.latent_shape(*batch.image.shape[-2:]), "noise")
+            with self._averaged():
+                latents = self.model(sample, slots, without, noise, wanted.steps, wanted.guidance)
+            drawn = base.decode(latents) / 2 + 0.5
             for number, record in enumerate(batch.records):
-                references = [(one, "reference") for one in batch.slots.references[number]]
+                references = [(one, "reference") for one in slots.references[number]]
+                references += [(None, "")] * (self.dataset.max_subjects - len(references))
                 rows.append([*references, (batch.image[number] / 2 + 0.5, record), (drawn[number], "drawn")])
-            sheet(rows, side=min(256, batch.image.shape[-1])).save(path)
+        self._keep(sheet(rows, side=min(256, self.config.data.resolution)), "samples", done)
 
 
-def _optimizer(config: Config, trainee: Trainee) -> torch.optim.Optimizer:
+def _groups(trainee: Trainee) -> list[list[torch.nn.Parameter]]:
+    """What trains, by learning rate: heads and LoRAs, then the vision layers."""
     tower = list(trainee.tower.parameters()) if trainee.tower else []
     others = [*trainee.mmdiff.parameters(), *([] if trainee.null is None else [trainee.null])]
-    groups = [[one for one in group if one.requires_grad] for group in (others, tower)]
-    kind = torch.optim.AdamW
-    if config.train.optimizer == "adamw8bit":
-        from bitsandbytes.optim import AdamW8bit as kind
-    return kind([{"params": group} for group in groups if group], lr=config.train.lr, **_adam(config))
-
-
-def _adam(config: Config) -> dict[str, Any]:
-    return {"betas": (0.9, 0.999), "weight_decay": config.train.weight_decay}
+    return [[one for one in group if one.requires_grad] for group in (others, tower)]
 
 
 def _settings(config: Config) -> Settings:
@@ -259,4 +364,6 @@ def _settings(config: Config) -> Settings:
         guidance=config.samples.guidance,
         subjects=config.drop.image < 1,
         half=config.train.precision == "bf16",
+        end_in_noise=config.train.zero_terminal_snr,
+        config=os.path.relpath(config.base_config, config.out) if config.base_config else "",
     )

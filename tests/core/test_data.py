@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from mmdiff_core.data.annotated import AnnotatedScenes
 from mmdiff_core.data.augment import Changes, fitted, recoloured, vary
+from mmdiff_core.data.buckets import nearest, shapes
 from mmdiff_core.data.faces import SegmentFace, faces_path, write_faces
-from mmdiff_core.data.order import Order
+from mmdiff_core.data.order import Grouped, Order
 from mmdiff_core.data.validate import Broken, check_folder, validate
 from mmdiff_core.errors import MMDiffError
 
@@ -392,3 +393,90 @@ def test_order_is_a_permutation_in_every_epoch():
     epochs = [[order[7 * epoch + place] for place in range(7)] for epoch in (3, 0, 3, 1)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert epochs[0] == epochs[2] != epochs[1] and epochs[1] != epochs[3]
+
+
+# Buckets
+
+
+@pytest.mark.parametrize(("resolution", "step"), [(1024, 32), (512, 64), (768, 64), (64, 8), (32, 4)])
+def test_shapes_are_of_one_area_and_of_both_orientations(resolution, step):
+    found = shapes(resolution, step)
+    assert (resolution, resolution) in found and {(height, width) for width, height in found} == set(found)
+    for width, height in found:
+        assert width % step == height % step == 0 and 0.5 <= width / height <= 2
+        assert 0.85 * resolution**2 < width * height <= resolution**2 or resolution < 16 * step
+    assert nearest(found, 10 * resolution, resolution) == found[-1]
+    assert nearest(found, 999, 1000) == (resolution, resolution)
+
+
+def test_sdxls_own_shapes_are_among_them():
+    assert {(1152, 896), (896, 1152), (1216, 832), (832, 1216)} <= set(shapes(1024, 32))
+
+
+@given(
+    groups=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    batch=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_a_batch_has_one_group_and_an_epoch_every_record(groups, batch, seed):
+    order = Grouped(groups, batch, seed)
+    shown = [order[index] for index in range(2 * order.count)]
+    for epoch in (shown[: order.count], shown[order.count :]):
+        assert set(epoch) == set(range(len(groups)))
+        for start in range(0, order.count, batch):
+            assert len({groups[record] for record in epoch[start : start + batch]}) == 1
+        assert len(epoch) - len(groups) < batch * len(set(groups))
+    other = Grouped(groups, batch, seed)
+    assert [other[index] for index in reversed(range(len(shown)))] == shown[::-1]
+    with pytest.raises(IndexError):
+        order[-1]
+
+
+def test_a_picture_keeps_its_aspect_and_says_where_it_was_cut(tmp_path):
+    """160 x 100: the nearest shape is 160 x 96; four rows are cut off, and no column."""
+    write(tmp_path, "wide")
+    known = [(96, 160), (128, 128), (160, 96)]
+    item = AnnotatedScenes(tmp_path, 128, 32, seed=0, shapes=known)[0]
+    assert item["image"].shape == (3, 96, 160) and item["masks"].shape == (2, 96, 160)
+    height, width, top, left, *cut = item["sizes"].tolist()
+    assert (height, width) == (100, 160) and cut == [96, 160] and left == 0 and 0 <= top <= 4
+    red = (item["image"][0] > 0.3) & (item["image"][2] < -0.5)
+    assert (red == (item["masks"][0] > 0.5)).float().mean() > 0.98, "masks move with the picture"
+    square = AnnotatedScenes(tmp_path, 128, 32, seed=0)[0]
+    assert square["image"].shape == (3, 128, 128) and "sizes" not in square
+
+
+def test_variants_come_again(tmp_path):
+    """A segment has so many photos, whatever the epoch, and another one has others."""
+    write(tmp_path, "a")
+    seen = []
+    for seed in (0, 1):
+        scenes = AnnotatedScenes(tmp_path, 64, 32, seed, variants=3)
+        seen.append({scenes[index]["references"][0].numpy().tobytes() for index in range(40)})
+    assert len(seen[0]) == len(seen[1]) == 3 and not seen[0] & seen[1]
+
+
+# What is held out
+
+
+def test_a_part_is_held_out_and_who_is_the_same_stays_together(tmp_path):
+    for number in range(40):
+        write(tmp_path, f"{number:02}")
+    for number in range(12):
+        write(tmp_path, f"rex {number}", annotation={"segments": [{"id": 1, "start": 0, "end": 9, "same": "rex"}]})
+    names = {
+        part: {record.name for record in AnnotatedScenes(tmp_path, 32, 32, 0, part=part).records}
+        for part in ("all", "train", "held")
+    }
+    assert names["train"] | names["held"] == names["all"] and not names["train"] & names["held"]
+    assert 1 <= len(names["held"]) <= 20
+    rex = {name for name in names["all"] if name.startswith("rex")}
+    assert rex <= names["train"] or rex <= names["held"]
+    with pytest.raises(MMDiffError, match="'test'; it must be one of all, train, held"):
+        AnnotatedScenes(tmp_path, 32, 32, 0, part="test")
+
+
+def test_a_folder_too_small_to_hold_any_out(tmp_path):
+    write(tmp_path, "a")
+    with pytest.raises(MMDiffError, match="no record is in the part 'held'"):
+        AnnotatedScenes(tmp_path, 32, 32, 0, part="held")

@@ -38,17 +38,17 @@ class Options:
 
 def prepare(options: Options) -> str:
     """Write the cases for another program to draw. Returns a report."""
-    _, cases = _cases(options)
+    _, cases = read_cases(options)
     write_cases(cases, options.out)
     return f"Wrote {len(cases)} cases and their references: {options.out / 'cases.json'}."
 
 
 def run(options: Options) -> str:
     """Draw what is missing, measure every arm, write results and a contact sheet. Returns the table."""
-    wanted = _wanted(options)
+    wanted = wanted_measures(options)
     arms = read_arms(options.arms)
-    bench, cases = _cases(options)
-    measures, bounds = _open(wanted, options.models, bench)
+    bench, cases = read_cases(options)
+    measures, bounds = open_measures(wanted, options.models, bench)
     options.out.mkdir(parents=True, exist_ok=True)
 
     drawn = {arm.name: pictures(arm, cases, options.out) for arm in arms}
@@ -69,7 +69,7 @@ def run(options: Options) -> str:
     return markdown(results)
 
 
-def _cases(options: Options) -> tuple[DreamBench, list[Case]]:
+def read_cases(options: Options) -> tuple[DreamBench, list[Case]]:
     bench = read_dreambench(options.dataset, options.subjects)
     cases = (bench.pairs if options.pairs else bench.cases)(options.images, options.size)
     if not cases:
@@ -80,7 +80,7 @@ def _cases(options: Options) -> tuple[DreamBench, list[Case]]:
     return bench, cases
 
 
-def _wanted(options: Options) -> list[str]:
+def wanted_measures(options: Options) -> list[str]:
     for name in options.measures:
         if name not in NEEDS:
             raise MMDiffError(f"There is no measure '{name}'; there are {', '.join(NEEDS)}.")
@@ -92,7 +92,9 @@ def _wanted(options: Options) -> list[str]:
     return wanted
 
 
-def _open(wanted: Sequence[str], models: Mapping[str, Path], bench: DreamBench) -> tuple[_Measures, dict[str, Scores]]:
+def open_measures(
+    wanted: Sequence[str], models: Mapping[str, Path], bench: DreamBench
+) -> tuple[_Measures, dict[str, Scores]]:
     """The measures, and what real photos reach in them."""
     photos = {name: subject.photos for name, subject in bench.subjects.items()}
     measures: _Measures = {}

@@ -50,7 +50,7 @@ class Options:
 
 def prepare(options: Options) -> str:
     """Write the cases for another program to draw. Returns a report."""
-    _, cases = _cases(options)
+    _, cases = read_cases(options)
     write_cases(cases, options.out)
     return f"Wrote {len(cases)} cases and their references: {options.out / 'cases.json'}."
 
@@ -66,8 +66,8 @@ def run(options: Options) -> str:
         raise MMDiffError("The world is measured by its metric networks: give --nets FILE (`evaluate nets` makes it).")
     arms = read_arms(options.arms, options.by_word)
     nets = MetricNets.load(options.nets)
-    scenes, cases = _cases(options)
-    _refuse_known_names(nets, scenes, options)
+    scenes, cases = read_cases(options)
+    refuse_known_names(nets, scenes, options)
 
     benchmark = f"{len(cases)} scenes of {options.split}, atlas {scenes.atlas.digest()}"
     drawn: dict[str, Drawn] = {}
@@ -110,14 +110,14 @@ def run(options: Options) -> str:
     return markdown(results)
 
 
-def _cases(options: Options) -> tuple[WorldScenes, list[WorldCase]]:
+def read_cases(options: Options) -> tuple[WorldScenes, list[WorldCase]]:
     scenes = WorldScenes(
         Atlas.load(options.atlas), options.resolution, options.photo, SEED, options.split, pairs=0.5, looks=0.25
     )
     return scenes, world_cases(scenes, options.number)
 
 
-def _refuse_known_names(nets: MetricNets, scenes: WorldScenes, options: Options) -> None:
+def refuse_known_names(nets: MetricNets, scenes: WorldScenes, options: Options) -> None:
     """The networks must not have seen what they measure."""
     known = sorted({identity.name for identity in scenes.identities} & set(nets.about.names))
     if known:

@@ -11,6 +11,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast, ViTConfig, Vi
 
 from mmdiff_core import MMDiffError
 from mmdiff_core.evaluation.cases import read_json
+from mmdiff_core.evaluation.early import Photos
 from mmdiff_core.evaluation.photos import benchmark as photo_benchmark
 from mmdiff_core.evaluation.photos import field
 from mmdiff_core.evaluation.photos.dreambench import read_dreambench
@@ -112,7 +113,7 @@ def test_pairs_are_of_two_classes_and_of_prompts_that_suit_both(dataset):
 
 
 def test_photos_score_as_real_ones_and_shuffled_ones_lower(options, tmp_path):
-    bench, cases = photo_benchmark._cases(options)
+    bench, cases = photo_benchmark.read_cases(options)
     own = record(tmp_path / "own", cases, lambda case: photo(COLOURS[case.subjects[0]], 1))
     wrong = dict(zip(COLOURS, [*COLOURS][1:] + ["cat2"], strict=True))
     other = record(tmp_path / "other", cases, lambda case: photo(COLOURS[wrong[case.subjects[0]]], 1))
@@ -130,7 +131,7 @@ def test_photos_score_as_real_ones_and_shuffled_ones_lower(options, tmp_path):
 
 
 def test_the_order_of_the_list_changes_nothing(options, tmp_path):
-    _, cases = photo_benchmark._cases(options)
+    _, cases = photo_benchmark.read_cases(options)
     rows = []
     for order in (1, -1):
         own = record(tmp_path / str(order), cases, lambda case: photo(COLOURS[case.subjects[0]], case.seed % 3), order)
@@ -141,7 +142,7 @@ def test_the_order_of_the_list_changes_nothing(options, tmp_path):
 
 def test_pairs_are_measured_against_both(options, tmp_path):
     options = replace(options, pairs=True, measures=("clip-i",))
-    bench, cases = photo_benchmark._cases(options)
+    bench, cases = photo_benchmark.read_cases(options)
     own = record(tmp_path / "own", cases, lambda case: photo(COLOURS[case.subjects[0]], 1))
     photo_benchmark.run(replace(options, arms=[f"full={own}"]))
     values = read_json(options.out / "results.json")["values"]
@@ -150,7 +151,7 @@ def test_pairs_are_measured_against_both(options, tmp_path):
 
 
 def test_prompts_count_in_clip_t(options, models, tmp_path):
-    _, cases = photo_benchmark._cases(options)
+    _, cases = photo_benchmark.read_cases(options)
     own = record(tmp_path / "own", cases, lambda case: photo("red", 0))
     photo_benchmark.run(replace(options, arms=[f"full={own}"], measures=("clip-t",)))
     values = read_json(options.out / "results.json")["values"]["full"]["clip-t"]
@@ -215,6 +216,30 @@ def test_what_is_missing_is_said_before_anything_is_drawn(options, models, tmp_p
     refused("Two arms are called 'a'", arms=[f"a={tmp_path}", f"a={tmp_path}"])
     refused("there is no folder", arms=[f"a={tmp_path / 'none'}"])
     assert not options.out.exists()
-    _, cases = photo_benchmark._cases(options)
+    _, cases = photo_benchmark.read_cases(options)
     folder = record(tmp_path / "half", cases[1:], lambda case: photo("red", 0))
     refused(f"lacks 1 of {len(cases)} pictures.*'cat2/00-0'", arms=[f"a={folder}"])
+
+
+class Reds:
+    """Something that draws: red pictures of several brightnesses."""
+
+    source = about = "reds"
+
+    def __call__(self, prompts, references, seeds):
+        return torch.stack(
+            [torch.tensor([0.3 + 0.1 * (seed % 5), 0, 0]).expand(32, 32, 3).movedim(-1, 0) for seed in seeds]
+        )
+
+
+def test_early_figures_are_those_of_the_benchmark(options, dataset, models, tmp_path):
+    early = Photos(str(dataset), clip=str(models["clip"]), images=1)
+    found = early(Reds(), tmp_path / "early")
+    photo_benchmark.run(
+        replace(options, images=1, models={"clip": models["clip"]}, arms=[f"full={tmp_path / 'early'}"])
+    )
+    assert found.keys() == {"clip-t", "clip-i"}
+    for name, values in read_json(options.out / "results.json")["values"]["full"].items():
+        assert found[name] == pytest.approx(sum(values.values()) / len(values))
+    with pytest.raises(MMDiffError, match="No model is named"):
+        Photos(str(dataset))

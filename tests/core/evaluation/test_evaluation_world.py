@@ -10,6 +10,7 @@ from tiny_world import SHAPES, Known, make_atlas
 
 from mmdiff_core import MMDiffError
 from mmdiff_core.evaluation.cases import fill, pictures_of, read_json
+from mmdiff_core.evaluation.early import World
 from mmdiff_core.evaluation.world import attention, leak
 from mmdiff_core.evaluation.world import benchmark as world_benchmark
 from mmdiff_core.evaluation.world.cases import individual, world_cases
@@ -275,3 +276,22 @@ def test_bad_input_gets_a_sentence(options, tmp_path):
     refused("was trained on 8 of the names in the split 'metric' .* such as 'new arch'", split="metric")
     (tmp_path / "empty").mkdir()
     refused("'full' has no list of pictures .* has no drawing.json", arms=[f"full={tmp_path / 'empty'}"])
+
+
+def test_early_figures_are_those_of_the_benchmark(options, atlas, nets, tmp_path):
+    class Greys:
+        source = about = "greys"
+
+        def __call__(self, prompts, references, seeds):
+            return torch.stack([torch.full((3, 32, 32), (seed % 7) / 7) for seed in seeds])
+
+    found = World(str(atlas), str(nets), split="test", number=6)(Greys(), tmp_path / "early")
+    wanted = ("scene", "look", "ssim")
+    options = dataclasses.replace(options, photo=224, resolution=64, measures=wanted)
+    world_benchmark.run(dataclasses.replace(options, arms=[f"full={tmp_path / 'early'}"]))
+    values = read_json(options.out / "results.json")["values"]["full"]
+    assert set(wanted) <= found.keys()
+    for name in wanted:
+        assert found[name] == pytest.approx(np.mean(list(values[name].values())))
+    with pytest.raises(MMDiffError, match="no split 'exam'"):
+        World(str(atlas), str(nets), split="exam")

@@ -45,7 +45,9 @@ def trainee_of(path):
     torch.manual_seed(config.seed)
     trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
     data, collate = Indexed(Squares(SIDE, PHOTO, 0)), Collate(trainee.base.tokenizers, config, 1000)
-    return SimpleNamespace(trainee=trainee, batch=lambda indices: collate([data[index] for index in indices]))
+    return SimpleNamespace(
+        trainee=trainee, collate=collate, batch=lambda indices: collate([data[index] for index in indices])
+    )
 
 
 def saved(out, part="weights"):

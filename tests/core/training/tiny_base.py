@@ -120,7 +120,7 @@ class Squares:
         self.seed = seed
         self.max_subjects = max_subjects
         self.records = records
-        self.broken = broken
+        self.nan_record = broken
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index == int(os.environ.get("KILLED_AT", -1)):
@@ -140,7 +140,7 @@ class Squares:
             entities.append((start, len(caption)))
         references = [torch.tensor(COLORS[n])[:, None, None].expand(3, self.photo_size, self.photo_size) for n in names]
         return {
-            "image": image * float("nan") if record == self.broken else image,
+            "image": image * float("nan") if record == self.nan_record else image,
             "caption": caption,
             "entities": entities,
             "masks": masks,
