@@ -133,7 +133,7 @@ class Trainer:
     ) -> None:
         """held: the dataset of what is held out, or None; evaluation: what measures early figures, in the main process.
 
-        Raises MMDiffError where no process can draw alone, and one should.
+        Raises MMDiffError where nothing can draw for early figures, and they are asked for.
         """
         self.config = config
         self.accelerator = accelerator
@@ -141,6 +141,11 @@ class Trainer:
         self.dataset = dataset
         self.out = Path(config.out)
         sharded = accelerator.distributed_type == DistributedType.FSDP
+        if config.evaluate.every and trainee.mmdiff.spec.identity == "face":
+            raise MMDiffError(
+                f"evaluate.every is {config.evaluate.every}, and the checkpoint draws people from face vectors, where "
+                "evaluations have photos only. Set it to 0, and look at the sheets of samples and of held-out scenes."
+            )
         if config.evaluate.every and sharded:
             raise MMDiffError(
                 f"evaluate.every is {config.evaluate.every}, and weights are spread over processes, none of which can "

@@ -131,3 +131,19 @@ def test_data_without_the_faces_is_refused(folder, write, pairs):
 def test_faces_of_another_margin_are_refused():
     with pytest.raises(MMDiffError, match="256 pixels wide, with a wider margin"):
         check_faces(SimpleNamespace(faces="buffalo_l"), Spec(identity="face", face_crop=256))
+
+
+def test_faces_come_from_a_cache_as_they_are_seen(run, pairs, tmp_path):
+    """They are the same each time, so that a run finds all of them when everybody was there once."""
+    sections = portrait(pairs, train={"steps": 3, "batch": 1})
+    bare = run("bare", **sections)
+    cached = run("cached", cache=str(tmp_path / "cache"), **sections)
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"pictures", "photos", "crops"}
+    for one, other in zip(bare, cached, strict=True):
+        assert abs(one["denoise"] - other["denoise"]) <= 1e-5 * one["denoise"] and other["cached"] < 1
+        assert max(abs(one[part] - other[part]) for part in ("text", "image")) <= 1e-6
+
+
+def test_a_portrait_has_no_early_figures(run, pairs):
+    with pytest.raises(MMDiffError, match=r"evaluate\.every is 2.*face vectors"):
+        run(**portrait(pairs, evaluate={"every": 2, "kind": "test_watching:Figures"}))
