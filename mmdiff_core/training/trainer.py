@@ -210,9 +210,9 @@ class Trainer:
         _settings(self.config).write(self.out)
         for name in (LOSSES, HELD_OUT, EVALUATION):
             path = self.out / name
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] < self.start]
-            path.write_text("".join(line + "\n" for line in kept))
+            if path.exists():
+                kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < self.start]
+                path.write_text("".join(line + "\n" for line in kept))
 
     def _tell(self, log: str, step: int, values: dict[str, float], prefix: str = "") -> None:
         """Say values of a step to the trackers and in one of the logs."""
@@ -335,7 +335,8 @@ class Trainer:
         """A sheet of the data's first scenes, all conditions kept."""
         wanted, base = self.config.samples, self.trainee.base
         collate = self._collate(dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
-        items, rows, size = Indexed(self.dataset), [], self.config.train.batch  # which have one shape
+        items, rows = Indexed(self.dataset), []
+        size = self.config.train.batch if self.config.data.buckets else wanted.count  # that have one shape
         for first in range(0, wanted.count, size):
             chosen = range(first, min(first + size, wanted.count))
             batch = collate([items[index] for index in chosen]).to(self.accelerator.device)
