@@ -104,7 +104,7 @@ def check_trackers(names: list[str]) -> None:
 
 def check_backend(name: str) -> None:
     """Raises MMDiffError where torch.compile has no such backend."""
-    if name and name not in (known := torch.compiler.list_backends()):
+    if name and name not in (known := torch.compiler.list_backends(exclude_tags=())):
         raise MMDiffError(f"train.compile is {name!r}; it must be one of {', '.join(known)}, or left out.")
 
 
