@@ -46,7 +46,7 @@ def test_an_unknown_field_is_named_beside_the_known_ones():
         Spec().replace(habit=1, fuse_negative=True)
     assert str(caught.value) == (
         "A spec has no field habit; its fields are identity, text_lora_encoders, fuse_negative, entity_references, "
-        "photo_size, head_dim, fuse_prompt, shortcut, negative, resize, face_crop, unit_face."
+        "photo_size, head_dim, fuse_prompt, shortcut, negative, resize, face_crop, unit_face, recogniser."
     )
 
 
