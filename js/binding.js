@@ -2,12 +2,14 @@
 // the same code as a run.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { addSubject, hasRoom } from "./add_subject.js";
 import { draw } from "./chips.js";
 import { complete, completions } from "./complete.js";
 import { keepMarkersWhole } from "./dynamic.js";
 import { everyNode, widgetValue } from "./graph.js";
+import { drawnBy } from "./drawn_by.js";
 import { follow } from "./naming.js";
-import { origin, subjectsOf } from "./subjects_of.js";
+import { numberSockets, origin, subjectsOf } from "./subjects_of.js";
 import { t } from "./translate.js";
 
 const KIND = "MMDiffBindSubjects";
@@ -43,10 +45,11 @@ class View {
 
   /** Draw anew where the prompt, the subjects or the choice have changed. */
   async refresh(typed = null) {
+    numberSockets(this.node, (number) => t("subject {number}", { number }));
     const subjects = subjectsOf(this.node, photoOf);
     const names = subjects.map((one, number) => one.name || `subject ${number + 1}`);
     const completed = typed ? completions(typed.text, typed.caret, names) : null;
-    const seen = JSON.stringify([this.prompt, subjects, this.chosen, completed, this.loose]);
+    const seen = JSON.stringify([this.prompt, subjects, this.chosen, completed, this.loose, hasRoom(this.node)]);
     if (seen === this.seen) return;
     this.seen = seen;
     const reading = await ask({ prompt: this.prompt, names });
@@ -59,6 +62,7 @@ class View {
       subjects,
       names: completed?.names ?? [],
       chosen: this.chosen ?? (missing < 0 ? 0 : missing),
+      hasRoom: hasRoom(this.node),
       problem: this.loose ?? (subjects.length ? reading.problem : t("Connect a subject, from Encode Subject.")),
     };
     draw(this.element, state, {
@@ -77,15 +81,18 @@ class View {
         this.prompt = reading.mended;
       },
       complete: (name) => this.complete(name),
+      add: () => {
+        addSubject(this.node);
+        refreshAll();
+      },
     });
   }
 
-  /** A sentence where the conditioning is used and the subjects are not, or null. */
+  /** A sentence where a sampler gets the conditioning and its model does not draw the subjects, or null. */
   get loose() {
-    const used = (name) => this.node.outputs.find((output) => output.name === name)?.links?.length;
-    return used("positive") && !used("binding")
-      ? t("Nothing draws these subjects: connect binding to Apply MM-Diff Attention, and sample with its model.")
-      : null;
+    return drawnBy(this.node)
+      ? null
+      : t("Nothing draws these subjects: connect binding to Apply MM-Diff Attention, and sample with its model.");
   }
 
   complete(name) {
@@ -108,15 +115,19 @@ async function ask(question) {
   return answer.json();
 }
 
-/** The picture of a subject: what its node showed after a run, else the file that Load Image has chosen. */
+/** The picture of a subject: what its node showed after a run, else what it was saved with, or the file that is chosen. */
 function photoOf(node) {
+  const url = (route, query) => api.apiURL(`${route}?${new URLSearchParams(query)}`);
   const shown = app.nodeOutputs?.[node.id]?.images?.[0];
-  if (shown) return api.apiURL(`/view?${new URLSearchParams(shown)}`);
+  if (shown) return url("/view", shown);
+  if (node.comfyClass === "MMDiffLoadSubject") return url("/mmdiff/subject", { name: widgetValue(node, "subject") });
   const source = origin(node, "image");
+  if (source?.comfyClass === "MMDiffDemoSubject") return url("/mmdiff/drawing", { name: widgetValue(source, "subject") });
   const file = source?.comfyClass === "LoadImage" && widgetValue(source, "image");
   if (!file) return null;
-  const [folder, name] = [file.split("/").slice(0, -1).join("/"), file.split("/").pop()];
-  return api.apiURL(`/view?${new URLSearchParams({ filename: name, subfolder: folder, type: "input" })}`);
+  const [, path, type = "input"] = /^(.*?)(?:\s*\[(\w+)\])?$/.exec(file); // painted on: `clipspace/NAME.png [input]`
+  const parts = path.split("/");
+  return url("/view", { filename: parts.pop(), subfolder: parts.join("/"), type });
 }
 
 function refreshAll() {

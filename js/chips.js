@@ -4,13 +4,13 @@ import { t } from "./translate.js";
 
 /**
  * Show a state in an element. state: {subjects: [{name, photo}], words: [{text, start, end, subject}], problem, mended,
- * chosen, names}; act: {toggle(word), choose(subject), mend(), complete(name)}.
+ * chosen, names, hasRoom}; act: {toggle(word), choose(subject), mend(), complete(name), add()}.
  */
 export function draw(element, state, act) {
   const focused = element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   element.replaceChildren(
     row(state.names.map((name) => keyed(`@${name}`, `name ${name}`, () => act.complete(name)))),
-    row(state.subjects.map((subject, number) => chip(subject, number, state, act))),
+    row([...state.subjects.map((subject, number) => chip(subject, number, state, act)), ...adding(state, act)]),
     row(state.words.map((word) => wordButton(word, state, act))),
     ...problem(state, act),
   );
@@ -29,11 +29,20 @@ function chip(subject, number, state, act) {
     const photo = document.createElement("img");
     photo.src = subject.photo;
     photo.alt = "";
+    photo.addEventListener("error", () => photo.remove()); // saved before photos were kept, or gone
     made.append(photo);
   }
   made.append(`${number + 1} ${name} \u2192 ${words.join(", ") || t("no word yet")}`);
   made.classList.toggle("mmdiff-missing", !words.length);
   return made;
+}
+
+function adding(state, act) {
+  if (!state.hasRoom) return [];
+  const made = keyed("+", "add", act.add);
+  made.title = t("Add another subject");
+  made.setAttribute("aria-label", made.title);
+  return [made];
 }
 
 function wordButton(word, state, act) {

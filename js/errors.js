@@ -4,20 +4,37 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { everyNode, nodeAt } from "./graph.js";
 import { clearError, say } from "./message.js";
+import { refusals } from "./refusals.js";
 import { t } from "./translate.js";
 
 const TOAST = 15_000; // milliseconds, long enough to read two sentences and to do what they say
+const LOOK = 200; // milliseconds between looks for what the server refused
+const ENDS = ["promptQueued", "promptQueueing"]; // the server has taken it all, or is asked anew
 
-function show({ detail }) {
-  if (!detail.exception_type.endsWith("MMDiffError")) return;
-  const text = detail.exception_message.trim();
-  app.extensionManager.toast.add({ severity: "error", summary: "MM-Diff", detail: text, life: TOAST });
-  const node = nodeAt(app.rootGraph ?? app.graph, detail.node_id);
+function toast(severity, detail) {
+  app.extensionManager.toast.add({ severity, summary: "MM-Diff", detail, life: TOAST });
+}
+
+function show(id, text) {
+  toast("error", text);
+  const node = nodeAt(app.rootGraph ?? app.graph, id);
   if (node?.comfyClass?.startsWith("MMDiff")) say(node, text, { label: t("Error"), error: true });
 }
 
-function warn({ detail }) {
-  app.extensionManager.toast.add({ severity: "warn", summary: "MM-Diff", detail: detail.text, life: TOAST });
+function showError({ detail }) {
+  if (detail.exception_type.endsWith("MMDiffError")) show(detail.node_id, detail.exception_message.trim());
+}
+
+/** What is refused before anything runs is told in no event: look for it until the server has answered. */
+function lookForRefusals() {
+  clear();
+  const look = setInterval(() => app.lastNodeErrors && stop(), LOOK);
+  const stop = () => {
+    clearInterval(look);
+    for (const kind of ENDS) api.removeEventListener(kind, stop);
+    for (const { id, text } of refusals(app.lastNodeErrors ?? {})) show(id, text);
+  };
+  for (const kind of ENDS) api.addEventListener(kind, stop);
 }
 
 function clear() {
@@ -27,8 +44,9 @@ function clear() {
 app.registerExtension({
   name: "mm-diff.errors",
   setup() {
+    api.addEventListener("promptQueueing", lookForRefusals);
     api.addEventListener("execution_start", clear);
-    api.addEventListener("execution_error", show);
-    api.addEventListener("mmdiff.warning", warn); // from nodes/host/tell.py
+    api.addEventListener("execution_error", showError);
+    api.addEventListener("mmdiff.warning", ({ detail }) => toast("warn", detail.text)); // from nodes/host/tell.py
   },
 });

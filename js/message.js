@@ -25,6 +25,11 @@ export function say(node, text, { label, error = false }) {
   element.textContent = text; // never HTML: prompts may hold anything
 }
 
+/** Whether a node has a message. */
+export function says(node) {
+  return find(node) !== undefined;
+}
+
 /** Take a node's message away. */
 export function unsay(node) {
   const widget = find(node);

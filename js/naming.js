@@ -1,8 +1,7 @@
 // A subject's name follows its picture, until somebody gives it one.
 import { widgetValue } from "./graph.js";
-import { nameAfter, origin } from "./subjects_of.js";
+import { DEFAULT, nameAfter, origin } from "./subjects_of.js";
 
-const DEFAULT = "subject";
 const PICTURES = { LoadImage: "image", MMDiffDemoSubject: "subject" }; // class -> the widget that says which
 const seen = new WeakMap(); // Encode Subject -> the picture it had
 
@@ -14,5 +13,6 @@ export function follow(node) {
   seen.set(node, picture);
   const widget = node.widgets.find((one) => one.name === "name");
   if (before === undefined || before === picture || !picture) return; // just opened, or nothing new
-  if (widget.value === DEFAULT || widget.value === nameAfter(before)) widget.value = nameAfter(picture) || DEFAULT;
+  const unnamed = widget.value.replace(/ \d+$/, "") === DEFAULT; // "subject 2" is the second one that nobody named
+  if (unnamed || widget.value === nameAfter(before)) widget.value = nameAfter(picture) || DEFAULT;
 }

@@ -1,6 +1,9 @@
 // Who is connected to a Multi-Subject Binding: names and photos, found along the links.
 import { widgetValue } from "./graph.js";
 
+/** What a subject is called that nobody has named. */
+export const DEFAULT = "subject";
+
 const PASSES_ON = { MMDiffPlaceSubject: "subject" }; // class -> the input that its subject comes from
 
 /** The subjects in socket order: {name, photo}; name is "" and photo null where they cannot be known before a run. */
@@ -10,6 +13,14 @@ export function subjectsOf(node, photoOf) {
     const encoder = origin(node, input.name);
     return { name: nameOf(encoder).trim(), photo: encoder ? photoOf(encoder) : null };
   });
+}
+
+/** Label the sockets as everything else counts subjects, from 1; a label that somebody gave stays. */
+export function numberSockets(node, label) {
+  for (const input of node.inputs) {
+    const [found, number] = /^subjects\.subject_(\d+)$/.exec(input.name) ?? [];
+    if (found && (!input.label || `subjects.${input.label}` === found)) input.label = label(Number(number) + 1);
+  }
 }
 
 /** The node that makes what an input gets, behind reroutes and nodes that pass a subject on. */

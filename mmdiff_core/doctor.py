@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
-from .checkpoint import is_released
-from .checkpoint.ipadapter import is_ipadapter
+from .checkpoint import PICKLES, glance, listed
+from .checkpoint.ipadapter import kind
+from .encoders import encoder_name, file_widths, fits
+from .errors import MMDiffError
 from .face.models import DETECTOR, RECOGNISER, SOURCE
 
 PACKAGES = {
@@ -27,15 +26,21 @@ PACKAGES = {
     "diffusers": "training, evaluation, the demo without ComfyUI",
     "accelerate": "training",
 }
-SUBJECTS = "subjects"
-POSITIONS = "vision_model.embeddings.position_embedding.weight"
-LARGE = (257, 1024)  # positions and width of CLIP ViT-L/14 at 224 pixels
+BASES = {"sd15": "SD1.5", "sdxl": "SDXL"}
+LARGE = (1024, 768)
+"""Hidden and projection width of the encoder that the released checkpoint wants."""
+ENCODERS = {
+    "CLIP ViT-L/14": ("openai", "openai/clip-vit-large-patch14/resolve/main/model.safetensors"),
+    "CLIP ViT-H/14": ("laion", "h94/IP-Adapter/resolve/main/models/image_encoder/model.safetensors"),
+    "CLIP ViT-bigG/14": ("laion", "h94/IP-Adapter/resolve/main/sdxl_models/image_encoder/model.safetensors"),
+}
+"""By name, who made an encoder and where it is to be had, on huggingface.co."""
 
 Folders = Callable[[str], Sequence[Path]]
 """Where a kind of model lies, such as `mmdiff`, in the order it is looked for."""
 
 
-class Wanted(NamedTuple):
+class Needed(NamedTuple):
     """A file or folder that a large model needs. folder: where it goes, link: where it is to be had; found: names."""
 
     what: str
@@ -44,34 +49,37 @@ class Wanted(NamedTuple):
     found: tuple[str, ...]
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint by its header. what: it is, in words; encoder: widths of the vision encoder that it wants."""
+
+    what: str
+    encoder: tuple[int | None, int | None] = (None, None)
+
+
 def below(models: Path) -> Folders:
     """The folders of a ComfyUI that keeps all models in one place."""
     return lambda kind: [models / kind]
 
 
-def wanted(folders: Folders) -> dict[str, Wanted]:
-    """What a portrait needs, under `checkpoint`, `vision`, `base` and `faces`. Only headers of files are read."""
+def needed(folders: Folders) -> dict[str, Needed]:
+    """What a large model needs, under `checkpoint`, `vision`, `base` and `faces`. Only headers of files are read."""
+    found = checkpoints(folders)
     faces = {path.name for path in _files(folders("insightface"), "models/buffalo_l", ".onnx")}
     return {
-        "checkpoint": Wanted(
+        "checkpoint": Needed(
             "MM-Diff checkpoint, or an IP-Adapter in models/ipadapter",
             str(folders("mmdiff")[0]),
             "https://github.com/alibaba/mm-diff",
-            tuple(f"{name}: {what}" for name, what in checkpoints([*folders("mmdiff"), *folders("ipadapter")]).items()),
+            tuple(f"{name}: {one.what}" for name, one in found.items()),
         ),
-        "vision": Wanted(
-            "CLIP ViT-L/14 (openai)",
-            str(folders("clip_vision")[0]),
-            "https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
-            tuple(path.name for path in _files(folders("clip_vision"), "", ".safetensors") if _is_large(path)),
-        ),
-        "base": Wanted(
+        "vision": _vision(folders("clip_vision"), [one.encoder for one in found.values()]),
+        "base": Needed(
             "SDXL model (or SD1.5, as the checkpoint was trained for)",
             str(folders("checkpoints")[0]),
             "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
             tuple(path.name for path in _files(folders("checkpoints"), "", ".safetensors")),
         ),
-        "faces": Wanted(
+        "faces": Needed(
             f"{DETECTOR} and {RECOGNISER} of buffalo_l (not for commercial use)",
             str(Path(folders("insightface")[0]) / "models" / "buffalo_l"),
             SOURCE,
@@ -80,17 +88,46 @@ def wanted(folders: Folders) -> dict[str, Wanted]:
     }
 
 
-def checkpoints(roots: Sequence[Path]) -> dict[str, str]:
-    """Every checkpoint below the folders, and what it is by its header."""
-    found = {}
-    for root in roots:
-        for path in sorted(root.rglob("*")):
-            name = path.relative_to(root).as_posix()
-            if path.is_dir() and is_released(path):
-                found[name] = "the released three files (SDXL, portraits)"
-            elif path.suffix == ".safetensors" and SUBJECTS not in path.relative_to(root).parts:
-                found[name] = _described(path)
-    return found
+def checkpoints(folders: Folders) -> dict[str, Checkpoint]:
+    """Every checkpoint that Load MM-Diff offers, by its name there."""
+    return {name: _known(path) for name, path in listed(folders("mmdiff"), folders("ipadapter")).items()}
+
+
+def _known(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return Checkpoint("the released three files (SDXL, portraits)", LARGE)
+    if path.suffix in PICKLES:
+        return Checkpoint("a pickle, which is known once it is loaded")
+    try:
+        mmdiff = glance(path)
+    except MMDiffError as error:
+        return Checkpoint(str(error))
+    wants = [f"{kind(mmdiff)} for {BASES[mmdiff.base]}"]
+    if mmdiff.vision_widths != (None, None):
+        wants.append(f"wants {encoder_name(*mmdiff.vision_widths, 'a vision encoder of its own')}")
+    if mmdiff.spec.identity == "face":
+        wants.append("wants faces")
+    return Checkpoint(", ".join(wants), mmdiff.vision_widths)
+
+
+def _vision(roots: Sequence[Path], encoders: Sequence[tuple[int | None, int | None]]) -> Needed:
+    """The vision encoders that the checkpoints want, those that are missing first; without any, that of the released
+    one."""
+    there = {path.name: file_widths(path) for path in _files(roots, "", ".safetensors")}
+    names = {encoder_name(*one, ""): one for one in encoders if one != (None, None)} or {"CLIP ViT-L/14": LARGE}
+    known = {name: one for name, one in names.items() if name in ENCODERS}
+    missing = [name for name, one in known.items() if not any(fits(widths, one) for widths in there.values())]
+    told = missing or list(known) or ["CLIP ViT-L/14"]
+    return Needed(
+        " and ".join(f"{name} ({ENCODERS[name][0]})" for name in told),
+        str(roots[0]),
+        f"https://huggingface.co/{ENCODERS[told[0]][1]}",
+        ()
+        if missing
+        else tuple(
+            f"{name}: {encoder_name(*widths, 'no encoder that is known here')}" for name, widths in there.items()
+        ),
+    )
 
 
 def report(models: Path | None) -> str:
@@ -102,7 +139,7 @@ def report(models: Path | None) -> str:
     if models is None:
         return "\n".join([*lines, "", "To look for files too, name a ComfyUI: doctor path/to/ComfyUI"])
     lines += ["", f"Files in {models}"]
-    for one in wanted(below(models)).values():
+    for one in needed(below(models)).values():
         lines.append(f"  {'found  ' if one.found else 'MISSING'}  {one.what}")
         lines += [f"             {line}" for line in one.found or (f"get {one.link}", f"into {one.folder}")]
     lines += ["", "Without any of these files, the demo model draws: see the templates with (demo) in their name."]
@@ -111,23 +148,3 @@ def report(models: Path | None) -> str:
 
 def _files(roots: Sequence[Path], below: str, suffix: str) -> list[Path]:
     return [path for root in roots for path in sorted((Path(root) / below).rglob(f"*{suffix}"))]
-
-
-def _described(path: Path) -> str:
-    try:
-        with safe_open(path, framework="pt") as file:
-            entry = json.loads((file.metadata() or {}).get("mmdiff", "null"))
-            adapter = is_ipadapter(dict.fromkeys(file.keys()))
-    except (SafetensorError, OSError, ValueError) as error:
-        return f"not a whole safetensors file ({error})"
-    if entry is None:
-        return "an IP-Adapter" if adapter else "no checkpoint that is known here"
-    return f"{entry.get('base')}, {'portraits' if entry.get('spec', {}).get('identity') == 'face' else 'any subject'}"
-
-
-def _is_large(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return POSITIONS in file.keys() and tuple(file.get_slice(POSITIONS).get_shape()) == LARGE  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return False

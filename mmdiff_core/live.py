@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from .errors import MMDiffError
-from .prompt import BoundPrompt, Marker, bind_prompt, find_markers, without_markers
+from .prompt import BoundPrompt, Marker, bind_prompt, find_markers, same_name, without_markers
 
 _WORD = re.compile(r"[^\s():]*\w")
 _CLOSED_WEIGHT = re.compile(r"\s*(:\s*[\d.]+\s*)?\)*\s*")
@@ -51,6 +52,18 @@ def read(prompt: str, names: Sequence[str]) -> Reading:
             place = start + found.end()
             words.append(Word(found[0], start + found.start(), place, ends.get(place)))
     return Reading(tuple(words), problem, mended)
+
+
+def refuse(prompt: str, subjects: int) -> None:
+    """Raise the MMDiffError that a run would end with, as far as it can be told by the number of subjects alone, while
+    their names are not known."""
+    markers = find_markers(prompt)
+    named = list(dict.fromkeys(same_name(marker.name) for marker in markers if marker.name is not None))
+    if all(marker.nobody for marker in markers) or len(named) > subjects:
+        return  # names decide
+    numbered = (f"subject {number}" for number in itertools.count(1))
+    others = itertools.islice((name for name in numbered if name not in named), subjects - len(named))
+    bind_prompt(prompt, [*named, *others])
 
 
 def mend(prompt: str) -> str:

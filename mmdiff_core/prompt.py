@@ -72,14 +72,14 @@ def find_markers(prompt: str, names: Sequence[str] = ()) -> list[Marker]:
 
     Raises MMDiffError for what begins like a marker and is none.
     """
-    known = {_same_name(name) for name in names}
+    known = {same_name(name) for name in names}
     markers, read = [], 0
     while opening := _OPENING.search(prompt, read):
         start, end, name = opening.start(), opening.end(), None
         if opening[2] == ":":
             closings = [closing.start() for closing in re.finditer(r"\|>", prompt[end:])]
             spelled = [prompt[end : end + closing] for closing in closings]
-            name = next((one for one in spelled if _same_name(one) in known), spelled[0] if spelled else None)
+            name = next((one for one in spelled if same_name(one) in known), spelled[0] if spelled else None)
             if name is None or opening[1].lower() != "subj":
                 break
             end += len(name) + len("|>")
@@ -168,18 +168,18 @@ def locate_words(bound: BoundPrompt, tokenize: Tokenize) -> list[list[TokenPosit
 
 def _marked_subjects(markers: Sequence[Marker], names: Sequence[str]) -> list[int | None]:
     """Which subject each marker means. Markers for nobody alone leave the subjects to their names in the prompt."""
-    places = {_same_name(name): index for index, name in enumerate(names)}
+    places = {same_name(name): index for index, name in enumerate(names)}
     named = {}
     for marker in markers:
         if marker.name is not None:
-            same = [name for name in names if _same_name(name) == _same_name(marker.name)]
+            same = [name for name in names if same_name(name) == same_name(marker.name)]
             if len(same) != 1:
                 found = f"{len(same)} subjects have that name" if same else "no subject has that name"
                 raise MMDiffError(
                     f"The prompt says {marker.text}, but {found}. The subjects are {_listed(names)}; "
                     "give each its own name on Encode Subject and use that."
                 )
-            named[marker] = places[_same_name(marker.name)]
+            named[marker] = places[same_name(marker.name)]
     plain = [marker for marker in markers if marker.name is None and not marker.nobody]
     unnamed = [index for index in range(len(names)) if index not in named.values()]
     if len(plain) > len(unnamed):
@@ -285,7 +285,7 @@ def _folded(text: str) -> tuple[str, list[int]]:
     return "".join(sign for sign, _ in ordered), [place for _, place in ordered]
 
 
-def _same_name(name: str) -> str:
+def same_name(name: str) -> str:
     """What two spellings of one name have in common: composed letters and single spaces."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 

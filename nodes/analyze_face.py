@@ -6,10 +6,10 @@ from comfy_api.latest import io, ui
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..mmdiff_core import Spec
+from ..mmdiff_core import MMDiffError, Spec
 from ..mmdiff_core.face import CHOICES, RECOGNISERS, Found, analyze
 from .host import types
-from .host.faces import face_models
+from .host.faces import face_files, face_models
 from .host.model import HostedMMDiff
 
 CHOSEN, OTHER = (60, 220, 90), (255, 170, 0)
@@ -37,7 +37,7 @@ class AnalyzeFace(types.Node):
                     options=list(CHOICES),
                     default="largest",
                     tooltip="Which face to take where a photo has several: the largest, the leftmost, or the one whose "
-                    "number, seen in the preview, is given as index.",
+                    "number is seen in the preview.",
                 ),
                 io.Int.Input(
                     "index",
@@ -45,7 +45,7 @@ class AnalyzeFace(types.Node):
                     min=0,
                     max=999,
                     advanced=True,
-                    tooltip="The number of the face, counted from the left, from 0. Only for the choice index.",
+                    tooltip="Only for the choice index, of older graphs: the face, counted from the left, from 0.",
                 ),
                 types.Model.Input(
                     "mmdiff",
@@ -62,13 +62,37 @@ class AnalyzeFace(types.Node):
                     tooltip="Whose face vectors: auto is what the checkpoint at mmdiff was trained with, buffalo_l "
                     "where none is connected. dlib is free for any use, for checkpoints that were trained with it.",
                 ),
+                io.Int.Input(
+                    "number",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    tooltip="Only for the choice number: the face, as the preview counts them from the left, from 1.",
+                ),
             ],
             outputs=[types.Face.Output(display_name="face")],
         )
 
     @classmethod
+    def validate_inputs(cls, recogniser: str | None = "auto", mmdiff: object = types.APART) -> None:
+        """A file that is missing is known, but for the recogniser of a checkpoint that is still to be loaded."""
+        if recogniser in RECOGNISERS:
+            face_files(recogniser)
+        elif recogniser == "auto" and mmdiff is types.APART:
+            face_files(Spec.recogniser)
+        elif recogniser not in ("auto", None):
+            raise MMDiffError(f"recogniser is {recogniser!r}; it must be auto, {' or '.join(RECOGNISERS)}.")
+
+    @classmethod
     def execute(
-        cls, image: Tensor, choice: str, index: int, mmdiff: HostedMMDiff | None = None, recogniser: str = "auto"
+        cls,
+        image: Tensor,
+        choice: str,
+        index: int,
+        mmdiff: HostedMMDiff | None = None,
+        recogniser: str = "auto",
+        number: int = 1,
     ) -> io.NodeOutput:
         bar = ProgressBar(len(image))
 
@@ -78,21 +102,23 @@ class AnalyzeFace(types.Node):
 
         spec = mmdiff.core.spec if mmdiff is not None else Spec()
         models = face_models(spec.recogniser if recogniser == "auto" else recogniser)
-        face, found = analyze(image, models, choice, index, progress, spec.face_crop)
+        first, asked = int(choice != "index"), number if choice == "number" else index
+        face, found = analyze(image, models, choice, asked, progress, spec.face_crop)
         bar.update_absolute(len(image))
-        seen = torch.stack([_numbered(photo, faces) for photo, faces in zip(image, found, strict=True)])
+        seen = torch.stack([_numbered(photo, faces, first) for photo, faces in zip(image, found, strict=True)])
         return io.NodeOutput(face, ui=ui.PreviewImage(seen, cls=cls))
 
 
-def _numbered(photo: Tensor, found: Found) -> Tensor:
-    """A photo (H, W, 3) in [0, 1] with a box and the number of every face drawn on it."""
+def _numbered(photo: Tensor, found: Found, first: int) -> Tensor:
+    """A photo (H, W, 3) in [0, 1] with a box and the number of every face drawn on it, counted from `first`."""
     picture = Image.fromarray((photo[..., :3].float().clamp(0, 1) * 255).byte().cpu().numpy())
     draw = ImageDraw.Draw(picture)
     line = max(2, min(picture.size) // 150)
     font = ImageFont.load_default(8 * line)
-    for number, box in enumerate(found.boxes):
-        colour = CHOSEN if number == found.chosen else OTHER
-        draw.rectangle(tuple(box), outline=colour, width=2 * line if number == found.chosen else line)
+    for number, box in enumerate(found.boxes, first):
+        chosen = number - first == found.chosen
+        colour = CHOSEN if chosen else OTHER
+        draw.rectangle(tuple(box), outline=colour, width=2 * line if chosen else line)
         draw.text(
             (box[0] + 3 * line, box[1] + 2 * line), str(number), colour, font, stroke_width=1, stroke_fill="black"
         )

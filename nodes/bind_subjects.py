@@ -2,9 +2,9 @@ import dataclasses
 
 from comfy_api.latest import io, ui
 
-from ..mmdiff_core import MMDiffError
+from ..mmdiff_core import MMDiffError, live
 from .host import types
-from .host.text import bind
+from .host.text import bind, refuse_markers
 
 MAX_SUBJECTS = 16
 
@@ -76,6 +76,14 @@ class BindSubjects(types.Node):
                 types.Binding.Output(display_name="binding"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None, negative_prompt: str | None, subjects: dict[str, None]) -> None:
+        """`subjects` has a name for each connected socket."""
+        if prompt is not None:
+            live.refuse(prompt, len(subjects))
+        if negative_prompt is not None:
+            refuse_markers(negative_prompt)
 
     @classmethod
     def execute(

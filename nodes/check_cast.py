@@ -8,7 +8,7 @@ from torch import Tensor
 from ..mmdiff_core.cast import THRESHOLD, sentence
 from .colours import colour
 from .host import types
-from .host.cast import Checked, check_cast, where_words_acted
+from .host.cast import Checked, check_cast, refuse_a_part, where_words_acted
 
 STRANGER = "white"
 
@@ -63,6 +63,18 @@ class CheckCast(types.Node):
                 io.Image.Output(display_name="not passed"),
                 io.String.Output(display_name="report"),
             ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, model: object = types.APART, positive: object = types.APART, latent: object = types.APART
+    ) -> None:
+        refuse_a_part(
+            {
+                "model": model is not types.APART,
+                "positive": positive is not types.APART,
+                "latent": latent is not types.APART,
+            }
         )
 
     @classmethod

@@ -1,11 +1,15 @@
+from pathlib import Path
+
 from comfy_api.latest import io, ui
 
+from ..mmdiff_core import MMDiffError
 from ..mmdiff_core.checkpoint.ipadapter import VERSIONS
 from .host import folders, types
 from .host.model import load_mmdiff
 from .host.wanted import report
 
 BY_FILE = "by file"
+NONE = "none there yet"
 
 
 class Load(types.Node):
@@ -23,7 +27,7 @@ class Load(types.Node):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=folders.checkpoint_names(),
+                    options=folders.checkpoint_names() or [NONE],  # without any option the page shows "undefined"
                     tooltip="A file or released folder in models/mmdiff, or a file in models/ipadapter, made for your "
                     "model's base.",
                 ),
@@ -41,11 +45,25 @@ class Load(types.Node):
         )
 
     @classmethod
+    def validate_inputs(cls, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            _path(checkpoint)
+
+    @classmethod
     def fingerprint_inputs(cls, checkpoint: str, faceid_plus: str = BY_FILE) -> str:
-        return folders.stamp(folders.checkpoint_path(checkpoint))
+        return folders.stamp(_path(checkpoint))
 
     @classmethod
     def execute(cls, checkpoint: str, faceid_plus: str = BY_FILE) -> io.NodeOutput:
         version = None if faceid_plus == BY_FILE else faceid_plus
-        mmdiff = load_mmdiff(folders.checkpoint_path(checkpoint), version)
+        mmdiff = load_mmdiff(_path(checkpoint), version)
         return io.NodeOutput(mmdiff, ui=ui.PreviewText(report(mmdiff.core)))
+
+
+def _path(checkpoint: str) -> Path:
+    if checkpoint == NONE:
+        raise MMDiffError(
+            "No checkpoint is there yet. Put one into models/mmdiff, or an IP-Adapter into models/ipadapter, and "
+            "refresh the page (R). Load MM-Diff Demo needs no file."
+        )
+    return folders.checkpoint_path(checkpoint)

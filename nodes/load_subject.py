@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from comfy_api.latest import io
 
 from ..mmdiff_core import MMDiffError, load_subject
@@ -28,13 +30,22 @@ class LoadSubject(types.Node):
         )
 
     @classmethod
+    def validate_inputs(cls, subject: str | None) -> None:
+        if subject is not None:
+            _path(subject)
+
+    @classmethod
     def fingerprint_inputs(cls, subject: str) -> str:
-        return "" if subject == NONE else folders.stamp(folders.subject_path(subject))
+        return folders.stamp(_path(subject))
 
     @classmethod
     def execute(cls, subject: str) -> io.NodeOutput:
-        if subject == NONE:
-            raise MMDiffError(
-                "No subject is saved yet. Connect Encode Subject to Save Subject and run it once, then choose it here."
-            )
-        return io.NodeOutput(load_subject(folders.subject_path(subject)))
+        return io.NodeOutput(load_subject(_path(subject)))
+
+
+def _path(subject: str) -> Path:
+    if subject == NONE:
+        raise MMDiffError(
+            "No subject is saved yet. Connect Encode Subject to Save Subject and run it once, then choose it here."
+        )
+    return folders.subject_path(subject)

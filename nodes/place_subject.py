@@ -46,12 +46,13 @@ class PlaceSubject(types.Node):
         )
 
     @classmethod
+    def validate_inputs(cls, start_percent: float | None, end_percent: float | None) -> None:
+        if start_percent is not None and end_percent is not None:
+            _check_window("The subject", start_percent, end_percent)
+
+    @classmethod
     def execute(cls, subject, start_percent, end_percent, region=None) -> io.NodeOutput:
-        if start_percent >= end_percent:
-            raise MMDiffError(
-                f"Place Subject: '{subject.name}' would begin at {start_percent:.0%} of sampling and end at "
-                f"{end_percent:.0%}; start_percent must be the smaller one."
-            )
+        _check_window(f"'{subject.name}'", start_percent, end_percent)
         if region is not None:
             if region.ndim > 2 and region.shape[:-2].numel() == 1:
                 region = region.reshape(region.shape[-2:])
@@ -72,3 +73,11 @@ class PlaceSubject(types.Node):
                 )
         placed = dataclasses.replace(subject, region=region, start_percent=start_percent, end_percent=end_percent)
         return io.NodeOutput(placed)
+
+
+def _check_window(who: str, start_percent: float, end_percent: float) -> None:
+    if start_percent >= end_percent:
+        raise MMDiffError(
+            f"{who} would begin at {start_percent:.0%} of sampling and end at {end_percent:.0%}; start_percent "
+            "must be the smaller one."
+        )

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from comfy_api.latest import io
 
 from ..mmdiff_core import save_subject
@@ -36,7 +38,16 @@ class SaveSubject(types.Node):
         return float("nan")  # a new one, for the host's caches hold `math.nan` to be itself
 
     @classmethod
+    def validate_inputs(cls, filename: str | None) -> None:
+        if filename:
+            _path(filename)
+
+    @classmethod
     def execute(cls, subject, filename) -> io.NodeOutput:
-        path = path_within(folders.subjects_folder(), filename or subject.name, "Save Subject: the name")
+        path = _path(filename or subject.name)
         save_subject(subject, path)
         return io.NodeOutput(ui={"text": (f"Saved '{subject.name}' as {path.name}.",)})
+
+
+def _path(name: str) -> Path:
+    return path_within(folders.subjects_folder(), name, "Save Subject: the name")

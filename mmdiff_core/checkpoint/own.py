@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import MMDiffError
-from ..files import hash_of, read_pickle, read_safetensors, write_safetensors
+from ..files import hash_of, read_pickle, read_safetensors, read_shapes, write_safetensors
 from ..model.mmdiff import MMDiff
 from ..spec import RELEASED, Spec
 from .ipadapter import flattened, is_ipadapter, read_ipadapter
@@ -44,14 +44,35 @@ def load_checkpoint(
     else:
         pickled = path.suffix in PICKLES
         content, metadata = (flattened(read_pickle(path)), {}) if pickled else read_safetensors(path)
-        if "mmdiff" in metadata:
-            tensors = content
-            spec, source = _read_metadata(path, metadata)
-        else:
-            if not is_ipadapter(content):
-                raise MMDiffError(f"{path} is {_stranger(content)}")
-            tensors, spec = read_ipadapter(content, path, faceid_plus)
-            source = hash_of(tensors)
+        tensors, spec, source = _understood(path, content, metadata, faceid_plus)
+        source = source or hash_of(tensors)
+    return _assembled(path, tensors, spec, source, operations, dtype)
+
+
+def glance(path: Path) -> MMDiff:
+    """What a safetensors file is a checkpoint of, from its header alone: the tensors are on the meta device.
+
+    Raises MMDiffError as `load_checkpoint` does, but for values that are no numbers.
+    """
+    shapes, metadata = read_shapes(path)
+    content = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return _assembled(path, *_understood(path, content, metadata, None), nn, None)
+
+
+def _understood(
+    path: Path, content: Mapping[str, Tensor], metadata: Mapping[str, str], faceid_plus: str | None
+) -> tuple[Mapping[str, Tensor], Spec, str]:
+    """Tensors by our own keys, spec, and the source that a file names; "" where it names none."""
+    if "mmdiff" in metadata:
+        return content, *_read_metadata(path, metadata)
+    if not is_ipadapter(content):
+        raise MMDiffError(f"{path} is {_stranger(content)}")
+    return *read_ipadapter(content, path, faceid_plus), ""
+
+
+def _assembled(
+    path: Path, tensors: Mapping[str, Tensor], spec: Spec, source: str, operations: Any, dtype: torch.dtype | None
+) -> MMDiff:
     try:
         return MMDiff(tensors, spec, source, operations, dtype)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:

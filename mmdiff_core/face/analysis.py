@@ -14,7 +14,7 @@ from .align import norm_crop
 from .models import FaceModels
 from .types import Detections, Face, Found
 
-CHOICES = ("largest", "leftmost", "index")
+CHOICES = ("largest", "leftmost", "index", "number")
 SIZES = range(640, 255, -64)  # the reference's first; a face that fills the photo is only seen in a smaller square
 
 
@@ -29,7 +29,8 @@ def analyze(
     """Find the faces of every photo and recognise one of each.
 
     photos: (N, H, W, 3 or 4) in [0, 1]; a fourth channel is opacity, and what is transparent becomes black.
-    choice: "largest" by the area of its box, "leftmost", or "index": the one that `index` counts from the left, from 0.
+    choice: "largest" by the area of its box, "leftmost", or the one that `index` counts from the left: "index" from 0,
+    "number" from 1.
     progress: called with the number of photos done, before each of them. crop: side of the crops, pixels.
     Returns one row of `Face` per photo, and per photo what a preview shows. Raises MMDiffError
     naming the photo that has no face, or not the face asked for.
@@ -88,9 +89,10 @@ def _choose(boxes: np.ndarray, choice: str, index: int, name: str) -> int:
         return int(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).argmax())
     if choice == "leftmost":
         return 0
-    if not 0 <= index < len(boxes):
+    first = int(choice == "number")
+    if not first <= index < first + len(boxes):
         raise MMDiffError(
-            f"{name}: face {index} was asked for. Faces found: {len(boxes)}, numbered from the left, the first is 0. "
-            "Give the number of one of them as index, or choose the largest."
+            f"{name}: face {index} was asked for. Faces found: {len(boxes)}, numbered from the left, the first is "
+            f"{first}. Give the number of one of them as {choice}, or choose the largest."
         )
-    return index
+    return index - first

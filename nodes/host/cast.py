@@ -47,13 +47,9 @@ def where_words_acted(
     """
     regions = [subject.region for subject in binding.subjects]
     needed = {"model": model, "positive": positive, "latent": latent}
-    missing = [name for name, one in needed.items() if one is None]
-    if len(missing) == len(needed):
+    refuse_a_part({name: one is not None for name, one in needed.items()})
+    if latent is None:
         return [regions] * len(image)
-    if missing:
-        raise MMDiffError(
-            f"To see where words acted, connect {' and '.join(missing)} too, or take all of {', '.join(needed)} off."
-        )
     samples = latent["samples"]
     if len(samples) != len(image):
         raise MMDiffError(
@@ -66,6 +62,15 @@ def where_words_acted(
         maps = attention_maps(model, positive, binding, {"samples": one}, PERCENT)[:, 0]
         found.append([word if own is None else own for own, word in zip(regions, maps, strict=True)])
     return found
+
+
+def refuse_a_part(connected: dict[str, bool]) -> None:
+    """Raise MMDiffError where some of what shows where words acted is connected, and some is not."""
+    missing = [name for name, there in connected.items() if not there]
+    if missing and len(missing) < len(connected):
+        raise MMDiffError(
+            f"To see where words acted, connect {' and '.join(missing)} too, or take all of {', '.join(connected)} off."
+        )
 
 
 def check_cast(

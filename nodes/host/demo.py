@@ -17,12 +17,15 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...mmdiff_core.demo import CHECKPOINT, FOLDER
 from ...mmdiff_core.files import read_safetensors
+from .attention import KEY
 from .model import HostedMMDiff, load_mmdiff
 from .tell import warn
+from .text import CONDITIONING_KEY
 
 
 class Demo(NamedTuple):
@@ -36,6 +39,8 @@ class Demo(NamedTuple):
     latent: dict[str, Tensor]
 
 
+CFG, MOST_CFG = 2.5, 5.0
+"""What it was measured at, and beyond which its pictures are noise."""
 SIDE = 16
 """Of the latents the demo was trained on; a pixel of them is 8 of the picture."""
 
@@ -146,16 +151,29 @@ def _model() -> ModelPatcher:
     weights = {names[key]: value for key, value in _weights("unet/diffusion_pytorch_model").items()}
     model.diffusion_model.load_state_dict(weights)
     patcher = CoreModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
-    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "mmdiff_demo", _know_size)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "mmdiff_demo", _say_what_spoils)
     return patcher
 
 
-def _know_size(
+def _say_what_spoils(
     executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any, **more: Any
 ) -> Any:
-    """Say so where a picture of another size is drawn from noise alone; a finished one may be enlarged and refined."""
+    """Warn of a run that this model makes no picture of: at a high CFG, of bound subjects without Apply, and of another
+    size, where it is drawn from noise alone; a finished one may be enlarged and refined."""
+    guider = executor.class_obj
     height, width = noise.shape[-2:]
-    most = executor.class_obj.model_patcher.get_model_object("model_sampling").sigma_max
+    most = guider.model_patcher.get_model_object("model_sampling").sigma_max
+    if isinstance(guider, CFGGuider) and guider.cfg > MOST_CFG:
+        warn(
+            f"The demo model draws at a CFG of about {CFG}; at {guider.cfg:g} the picture drowns in noise and loud "
+            "colours. Change cfg on the sampler."
+        )
+    bound = any(CONDITIONING_KEY in cond for group in guider.conds.values() for cond in group)
+    if bound and not guider.model_patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        warn(
+            "This run's prompt binds subjects, and its model draws none of them. Connect the model of Apply MM-Diff "
+            "Attention to the sampler."
+        )
     if (height, width) != (SIDE, SIDE) and sigmas[0] >= 0.99 * most:
         warn(
             f"The demo model draws {8 * SIDE} x {8 * SIDE} pixels; at {8 * width} x {8 * height} it repeats or "

@@ -6,21 +6,17 @@ Files of the IP-Adapter family are read where their owners have them, in `models
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
 
 from ...mmdiff_core import MMDiffError
-from ...mmdiff_core.checkpoint import PICKLES, RELEASED_FILES, is_released
+from ...mmdiff_core.checkpoint.listing import IPADAPTERS, SUBJECTS, listed, walk
 
 CHECKPOINTS = "mmdiff"
-IPADAPTERS = "ipadapter"
 FACES = "insightface"
 DLIB = "dlib"
 VISION = "clip_vision"
-SUBJECTS = "subjects"
-ENDINGS = (".safetensors", *PICKLES)
 
 for kind in (CHECKPOINTS, IPADAPTERS, FACES, DLIB):
     folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
@@ -31,22 +27,8 @@ def _roots(kind: str = CHECKPOINTS) -> list[Path]:
 
 
 def checkpoint_names() -> list[str]:
-    """Every file of weights below the folders, and every folder there that holds the released three files.
-
-    Those of `models/ipadapter` are behind the others, and named with that folder.
-    """
-    names, others = set(), set()
-    for root in _roots():
-        for folder, files in _walk(root, ENDINGS):
-            if is_released(folder) and folder != root:
-                names.add(folder.relative_to(root).as_posix())
-            if SUBJECTS not in folder.relative_to(root).parts:
-                own = [file for file in files if file not in RELEASED_FILES]
-                names.update((folder / file).relative_to(root).as_posix() for file in own)
-    for root in _roots(IPADAPTERS):
-        for folder, files in _walk(root, ENDINGS):
-            others.update(f"{IPADAPTERS}/{(folder / file).relative_to(root).as_posix()}" for file in files)
-    return sorted(names) + sorted(others - names)
+    """What Load MM-Diff offers; files of `models/ipadapter` are behind the others, and named with that folder."""
+    return list(listed(_roots(), _roots(IPADAPTERS)))
 
 
 def checkpoint_path(name: str) -> Path:
@@ -61,7 +43,7 @@ def subject_names() -> list[str]:
     """Every saved subject, without its ending."""
     names = set()
     for root in (root / SUBJECTS for root in _roots()):
-        for folder, files in _walk(root, (".safetensors",)):
+        for folder, files in walk(root, (".safetensors",)):
             names.update((folder / file).relative_to(root).with_suffix("").as_posix() for file in files)
     return sorted(names)
 
@@ -95,12 +77,6 @@ def stamp(path: Path) -> str:
     """Changes when a file, or a file in a released folder, does; the host runs a loader again when it changes."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return " ".join(f"{file.name}:{file.stat().st_mtime_ns}:{file.stat().st_size}" for file in files)
-
-
-def _walk(root: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below a root, links to folders followed, with its files of these endings."""
-    for folder, _, files in os.walk(root, followlinks=True):
-        yield Path(folder), [file for file in files if file.endswith(endings)]
 
 
 def _found(name: str, roots: list[Path], what: str) -> Path:

@@ -12,6 +12,7 @@ from aiohttp import web
 from PIL import Image
 
 from ...mmdiff_core import MMDiffError, doctor, live, load_subject
+from ...mmdiff_core.demo import SUBJECTS
 from . import folders
 
 LONGEST = 100_000
@@ -33,8 +34,8 @@ async def read_prompt(request: web.Request) -> web.Response:
 
 
 async def find_files(request: web.Request) -> web.Response:
-    """What a large model needs, and what of it is there, as `doctor.wanted` says."""
-    found = await asyncio.to_thread(doctor.wanted, _folders)
+    """What a large model needs, and what of it is there, as `doctor.needed` says."""
+    found = await asyncio.to_thread(doctor.needed, _folders)
     return web.json_response({name: one._asdict() for name, one in found.items()})
 
 
@@ -60,6 +61,13 @@ async def show_subject(request: web.Request) -> web.Response:
     return web.Response(body=file.getvalue(), content_type="image/png")
 
 
+async def show_drawing(request: web.Request) -> web.StreamResponse:
+    """A bundled drawing as PNG."""
+    drawings = {path.stem: path for path in SUBJECTS.glob("*.png")}
+    found = drawings.get(request.query["name"])
+    return web.Response(status=404) if found is None else web.FileResponse(found)
+
+
 async def delete_subject(request: web.Request) -> web.Response:
     """Delete a saved subject's file; the page has asked before."""
     try:
@@ -78,4 +86,5 @@ def add_routes() -> None:
         page.routes.get("/mmdiff/files")(find_files)
         page.routes.get("/mmdiff/subjects")(list_subjects)
         page.routes.get("/mmdiff/subject")(show_subject)
+        page.routes.get("/mmdiff/drawing")(show_drawing)
         page.routes.delete("/mmdiff/subject")(delete_subject)

@@ -86,11 +86,7 @@ def bind(
     binding, and a report. Raises MMDiffError where prompt and subjects do not match or the encoder is wrong.
     """
     _check(mmdiff, clip, subjects)
-    if markers := find_markers(negative_prompt, [subject.name for subject in subjects]):
-        raise MMDiffError(
-            f"Multi-Subject Binding: the negative prompt has the marker {markers[0].text}; take it out. Markers belong "
-            "into the positive prompt alone."
-        )
+    refuse_markers(negative_prompt)
     bound = bind_prompt(prompt, [subject.name for subject in subjects])
     clip = patch_text_encoders(clip, mmdiff.core)
     tokens = _tokens(clip, bound, negative_prompt)
@@ -123,6 +119,15 @@ def bind(
     return positive, negative, binding, _report(tokens, subjects)
 
 
+def refuse_markers(negative_prompt: str) -> None:
+    """Raise MMDiffError where a negative prompt has a marker."""
+    if markers := find_markers(negative_prompt):
+        raise MMDiffError(
+            f"Multi-Subject Binding: the negative prompt has the marker {markers[0].text}; take it out. Markers belong "
+            "into the positive prompt alone."
+        )
+
+
 def _content_id(mmdiff: HostedMMDiff, prompt: BoundPrompt, subjects: Sequence[Subject]) -> str:
     """The same for the same checkpoint, prompt and subjects, in any process; the size told to SDXL does not count."""
     digest = hashlib.sha256(repr((mmdiff.core.source, mmdiff.core.spec, prompt)).encode())
@@ -139,7 +144,7 @@ def _content_id(mmdiff: HostedMMDiff, prompt: BoundPrompt, subjects: Sequence[Su
 def _check(mmdiff: HostedMMDiff, clip: CLIP, subjects: list[Subject]) -> None:
     node = "Multi-Subject Binding"
     if not subjects:
-        raise MMDiffError(f"{node}: no subject is connected; connect Encode Subject or Load Subject to `subject_0`.")
+        raise MMDiffError(f"{node}: no subject is connected; connect Encode Subject or Load Subject to subject 1.")
     for subject in subjects:
         if subject.source != mmdiff.core.source:
             raise MMDiffError(

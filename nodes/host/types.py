@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -17,16 +18,20 @@ Subject = io.Custom("MMDIFF_SUBJECT")
 Binding = io.Custom("MMDIFF_BINDING")
 
 CATEGORY = "MM-Diff"
+APART = object()
+"""The default of an input in `validate_inputs`: nothing is connected to it. What is connected is None then."""
 
 
 class Node(io.ComfyNode):
-    """A node whose errors begin with its name, so that they are understood wherever they are read."""
+    """A node whose errors begin with its name, so that they are understood wherever they are read; those of
+    `validate_inputs`, which is run before anything else is, too."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        execute = vars(cls).get("execute")
-        if execute is not None and not hasattr(execute.__func__, "__wrapped__"):  # the host clones and locks classes
-            cls.execute = classmethod(_named(execute.__func__))
+        for name, wrap in (("execute", _named), ("validate_inputs", _answered)):
+            method = vars(cls).get(name)
+            if method is not None and not hasattr(method.__func__, "__wrapped__"):  # the host clones and locks classes
+                setattr(cls, name, classmethod(wrap(method.__func__)))
 
 
 def _named(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
@@ -36,12 +41,32 @@ def _named(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput
             _check(cls.define_schema().inputs, inputs)
             return execute(cls, *args, **inputs)
         except MMDiffError as error:
-            name = cls.define_schema().display_name
-            if not str(error).startswith(f"{name}:"):
-                error.args = (f"{name}: {error}",)
+            error.args = (_beginning_with_its_name(cls, error),)
             raise
 
     return named
+
+
+def _answered(validate: Callable[..., None]) -> Callable[..., bool | str]:
+    """What a node knows before it runs, raised as in a run, as the host wants it said: True, or the sentence. What
+    comes through a link is None then."""
+
+    @functools.wraps(validate)
+    def answered(cls: type[Node], **inputs: Any) -> bool | str:
+        try:
+            _check(cls.define_schema().inputs, {name: value for name, value in inputs.items() if value is not None})
+            validate(cls, **inputs)
+        except MMDiffError as error:
+            return _beginning_with_its_name(cls, error)
+        return True
+
+    answered.__signature__ = inspect.signature(validate)  # by it the host tells which inputs are asked for
+    return answered
+
+
+def _beginning_with_its_name(cls: type[Node], error: MMDiffError) -> str:
+    name = cls.define_schema().display_name
+    return str(error) if str(error).startswith(f"{name}:") else f"{name}: {error}"
 
 
 def _check(declared: list[io.Input], inputs: dict[str, Any]) -> None:

@@ -10,52 +10,101 @@ from safetensors.torch import save_file
 
 from mmdiff_core.checkpoint import RELEASED_FILES
 from mmdiff_core.demo import CHECKPOINT
-from mmdiff_core.doctor import LARGE, POSITIONS, below, checkpoints, report, wanted
+from mmdiff_core.doctor import below, checkpoints, needed, report
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_an_empty_comfyui_is_told_where_to_get_everything(tmp_path):
-    found = wanted(below(tmp_path))
+    found = needed(below(tmp_path))
     assert all(one.found == () and one.link.startswith("https://") for one in found.values())
     text = report(tmp_path)
     assert text.count("MISSING") == 4 and str(tmp_path / "mmdiff") in text
 
 
-def test_checkpoints_are_named_for_what_they_are(tmp_path):
-    (tmp_path / "released").mkdir()
+def adapter(hidden, context=768):
+    """The header of an IP-Adapter Plus for SD1.5, but for its size, of tensors made for an encoder."""
+    tensors = {
+        "image_proj.latents": torch.zeros(1, 4, 8),
+        "image_proj.proj_in.weight": torch.zeros(8, hidden),
+        "image_proj.proj_in.bias": torch.zeros(8),
+        "image_proj.proj_out.weight": torch.zeros(context, 8),
+        "image_proj.proj_out.bias": torch.zeros(context),
+        "image_proj.norm_out.weight": torch.zeros(context),
+        "image_proj.norm_out.bias": torch.zeros(context),
+        "image_proj.layers.0.0.norm1.weight": torch.zeros(8),
+        "image_proj.layers.0.0.norm1.bias": torch.zeros(8),
+        "image_proj.layers.0.0.norm2.weight": torch.zeros(8),
+        "image_proj.layers.0.0.norm2.bias": torch.zeros(8),
+        "image_proj.layers.0.0.to_q.weight": torch.zeros(64, 8),
+        "image_proj.layers.0.0.to_kv.weight": torch.zeros(128, 8),
+        "image_proj.layers.0.0.to_out.weight": torch.zeros(8, 64),
+        "image_proj.layers.0.1.0.weight": torch.zeros(8),
+        "image_proj.layers.0.1.0.bias": torch.zeros(8),
+        "image_proj.layers.0.1.1.weight": torch.zeros(32, 8),
+        "image_proj.layers.0.1.3.weight": torch.zeros(8, 32),
+    }
+    for number in range(1, 32, 2):
+        for name in ("to_k_ip", "to_v_ip"):
+            tensors[f"ip_adapter.{number}.{name}.weight"] = torch.zeros(8, context)
+    return tensors
+
+
+def encoder(hidden, projection):
+    return {
+        "vision_model.embeddings.class_embedding": torch.zeros(hidden),
+        "visual_projection.weight": torch.zeros(projection, hidden),
+    }
+
+
+def test_checkpoints_are_named_for_what_they_are_and_want(tmp_path):
+    folder, adapters = tmp_path / "mmdiff", tmp_path / "ipadapter"
+    for made in (folder / "released", folder / "subjects", adapters):
+        made.mkdir(parents=True)
     for name in RELEASED_FILES:
-        (tmp_path / "released" / name).touch()
-    (tmp_path / "demo.safetensors").symlink_to(CHECKPOINT)
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    adapter = {"image_proj.proj.weight": torch.zeros(1), "ip_adapter.1.to_k_ip.weight": torch.zeros(1)}
-    save_file(adapter, tmp_path / "adapter.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"<html>")
-    (tmp_path / "subjects").mkdir()
-    save_file({"a": torch.zeros(1)}, tmp_path / "subjects" / "ada.safetensors")
-    found = checkpoints([tmp_path])
+        (folder / "released" / name).touch()
+    (folder / "demo.safetensors").symlink_to(CHECKPOINT)
+    save_file({"a": torch.zeros(1)}, folder / "other.safetensors")
+    save_file(adapter(1280), adapters / "plus.safetensors")
+    (adapters / "old.bin").touch()
+    (folder / "broken.safetensors").write_bytes(b"<html>")
+    save_file({"a": torch.zeros(1)}, folder / "subjects" / "ada.safetensors")
+    found = {name: one.what for name, one in checkpoints(below(tmp_path)).items()}
     assert found["released"] == "the released three files (SDXL, portraits)"
-    assert found["demo.safetensors"].endswith("any subject")
-    assert found["other.safetensors"] == "no checkpoint that is known here"
-    assert found["broken.safetensors"].startswith("not a whole safetensors file")
-    assert found["adapter.safetensors"] == "an IP-Adapter"
-    assert len(found) == 5, "saved subjects are none"
+    assert found["demo.safetensors"].startswith("MM-Diff for SD1.5")
+    assert "neither an MM-Diff checkpoint" in found["other.safetensors"]
+    assert "is a web page, not weights" in found["broken.safetensors"]
+    assert found["ipadapter/plus.safetensors"] == "IP-Adapter Plus for SD1.5, wants CLIP ViT-H/14"
+    assert found["ipadapter/old.bin"].startswith("a pickle")
+    assert len(found) == 6, "saved subjects are none"
 
 
 def test_the_vision_encoder_is_known_by_its_shape_and_not_by_its_name(tmp_path):
     (tmp_path / "clip_vision").mkdir()
-    save_file({POSITIONS: torch.zeros(LARGE)}, tmp_path / "clip_vision" / "anything.safetensors")
-    save_file({POSITIONS: torch.zeros(257, 1280)}, tmp_path / "clip_vision" / "clip-vit-large-patch14.safetensors")
-    assert wanted(below(tmp_path))["vision"].found == ("anything.safetensors",)
+    save_file(encoder(1280, 1024), tmp_path / "clip_vision" / "clip-vit-large-patch14.safetensors")
+    assert needed(below(tmp_path))["vision"].found == ()
+    save_file(encoder(1024, 768), tmp_path / "clip_vision" / "anything.safetensors")
+    assert "anything.safetensors: CLIP ViT-L/14" in needed(below(tmp_path))["vision"].found
+
+
+def test_the_encoder_that_the_checkpoints_there_want_is_asked_for(tmp_path):
+    for kind in ("clip_vision", "ipadapter"):
+        (tmp_path / kind).mkdir()
+    save_file(encoder(1024, 768), tmp_path / "clip_vision" / "large.safetensors")
+    save_file(adapter(1280), tmp_path / "ipadapter" / "plus.safetensors")
+    asked = needed(below(tmp_path))["vision"]
+    assert asked.what == "CLIP ViT-H/14 (laion)" and asked.found == () and "h94/IP-Adapter" in asked.link
+    save_file(encoder(1280, 1024), tmp_path / "clip_vision" / "huge.safetensors")
+    assert "huge.safetensors: CLIP ViT-H/14" in needed(below(tmp_path))["vision"].found
 
 
 def test_one_of_two_face_files_is_not_enough(tmp_path):
     folder = tmp_path / "insightface" / "models" / "buffalo_l"
     folder.mkdir(parents=True)
     (folder / "det_10g.onnx").touch()
-    assert wanted(below(tmp_path))["faces"].found == ()
+    assert needed(below(tmp_path))["faces"].found == ()
     (folder / "w600k_r50.onnx").touch()
-    assert len(wanted(below(tmp_path))["faces"].found) == 2
+    assert len(needed(below(tmp_path))["faces"].found) == 2
 
 
 def call(*arguments):
@@ -73,4 +122,4 @@ def test_the_command(tmp_path):
 
 
 def test_what_is_found_is_plain_json(tmp_path):
-    json.dumps({name: one._asdict() for name, one in wanted(below(tmp_path)).items()})
+    json.dumps({name: one._asdict() for name, one in needed(below(tmp_path)).items()})

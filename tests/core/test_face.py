@@ -103,7 +103,15 @@ def test_analysis_from_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("choice", "index", "place", "number"),
-    [("largest", 5, 0, 1), ("leftmost", 5, 0, 1), ("index", 0, 0, 1), ("index", 1, 1, 0), ("index", 2, 2, 2)],
+    [
+        ("largest", 5, 0, 1),
+        ("leftmost", 5, 0, 1),
+        ("index", 0, 0, 1),
+        ("index", 1, 1, 0),
+        ("index", 2, 2, 2),
+        ("number", 1, 0, 1),
+        ("number", 3, 2, 2),
+    ],
 )
 def test_choice(choice, index, place, number):
     face, [found] = analyze(batch(PHOTO), models_that_find(SEVERAL), choice, index)
@@ -112,9 +120,11 @@ def test_choice(choice, index, place, number):
     assert np.array_equal(in_levels(face.crops[0]), norm_crop(PHOTO, KEYPOINTS + number, 224))
 
 
-def test_index_that_is_not_there():
-    with pytest.raises(MMDiffError, match=r"Photo 1 of 1: face 3 was asked for. Faces found: 3,"):
-        analyze(batch(PHOTO), models_that_find(SEVERAL), "index", 3)
+@pytest.mark.parametrize(("choice", "index", "first"), [("index", 3, 0), ("number", 4, 1), ("number", 0, 1)])
+def test_a_face_that_is_not_there(choice, index, first):
+    found = f"face {index} was asked for. Faces found: 3, numbered from the left, the first is {first}. .*as {choice}"
+    with pytest.raises(MMDiffError, match=f"Photo 1 of 1: {found}"):
+        analyze(batch(PHOTO), models_that_find(SEVERAL), choice, index)
 
 
 def test_photo_without_a_face_is_named():

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdiff_core import bind_prompt
-from mmdiff_core.live import mend, read, toggle
+from mmdiff_core import MMDiffError, bind_prompt
+from mmdiff_core.live import mend, read, refuse, toggle
 
 NAMES = ["penguin", "fire engine"]
 
@@ -77,3 +77,42 @@ def test_what_is_read_is_what_a_run_binds(words, data):
     entities = [(entity.word, entity.subject) for entity in bind_prompt(prompt, NAMES).entities]
     read_words = [(word.text, word.subject) for word in read(prompt, NAMES).words if word.subject is not None]
     assert read_words == entities
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subjects", "sentence"),
+    [
+        ("a toy<|sub|> at home", 1, "which is no marker"),
+        ("a toy<|subj|> and a car<|subj|>", 1, "2 <.subj.> markers for 1 subject"),
+        ("a toy<|subj|> at home", 2, "No marker is left in the prompt for 'subject 2'"),
+        ("a toy<|subj:subject 2|> at home", 2, "No marker is left in the prompt for 'subject 1'"),
+        ("<|subj|>", 1, "there is no word to bind"),
+        ("a toy<|subj|><|nobody|>", 1, "is a subject and is marked with <.nobody.> too"),
+    ],
+)
+def test_what_no_names_could_mend_is_refused_before_they_are_known(prompt, subjects, sentence):
+    with pytest.raises(MMDiffError, match=sentence):
+        refuse(prompt, subjects)
+
+
+PIECES = [
+    "a toy",
+    " and a car",
+    " at home",
+    "<|subj|>",
+    "<|subj:penguin|>",
+    "<|subj:fire  engine|>",
+    "<|nobody|>",
+    "<|sub|>",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.permutations([*NAMES, "owl"]), st.integers(1, 3))
+def test_nothing_is_refused_that_some_names_allow(prompt, names, count):
+    """What binds with its subjects' names is not refused without them."""
+    names = names[:count]
+    try:
+        bind_prompt(prompt, names)
+    except MMDiffError:
+        return
+    refuse(prompt, count)

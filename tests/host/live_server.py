@@ -89,6 +89,14 @@ class Server:
         """Queue a workflow in API format; its number."""
         return self.post("/prompt", json.dumps({"prompt": workflow}).encode())["prompt_id"]
 
+    def refused(self, workflow: dict) -> str:
+        """What the server says where it would not begin with a workflow in API format."""
+        try:
+            self.send(workflow)
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        raise AssertionError("it was queued")
+
     def ended(self, number: str) -> dict:
         """The history entry of what was queued, when it has ended."""
         for _ in range(4 * PATIENCE):

@@ -35,6 +35,18 @@ def test_faces_and_a_numbered_preview(analyze):
         assert (preview == colour).all(axis=-1).any()
 
 
+def test_a_face_by_its_number_in_the_preview(analyze):
+    """The preview counts from 1; for the index of older graphs from 0."""
+    by_number = analyze(image=PHOTOS, choice="number", index=0, number=2)
+    by_index = analyze(image=PHOTOS, choice="index", index=1)
+    assert torch.equal(by_number.args[0].embeds, by_index.args[0].embeds)
+    first, second = (
+        Image.open(Path(folder_paths.get_temp_directory()) / output.ui.as_dict()["images"][0]["filename"])
+        for output in (by_number, by_index)
+    )
+    assert np.asarray(first).shape == np.asarray(second).shape and (np.asarray(first) != np.asarray(second)).any()
+
+
 def test_missing_models_are_named(analyze, tmp_path):
     (tmp_path / "models" / "buffalo_l" / "det_10g.onnx").unlink()
     with pytest.raises(ValueError, match="det_10g.onnx") as error:

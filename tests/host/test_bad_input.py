@@ -670,7 +670,7 @@ MISMATCHES = [
     ("a man<|subj|> and a dog<|nobody|><|nobody|>", ["Ada"], "'dog' of the prompt is marked with <|nobody|> twice"),
     ("a man<|subj|><|nobody|>", ["Ada"], "'man' of the prompt is a subject and is marked with <|nobody|> too"),
     ("a man<|subject|>", ["Ada"], "The prompt says <|subject|>, which is no marker"),
-    ("a man<|subj|>", [], "no subject is connected; connect Encode Subject or Load Subject to `subject_0`"),
+    ("a man<|subj|>", [], "no subject is connected; connect Encode Subject or Load Subject to subject 1"),
 ]
 
 
@@ -860,7 +860,7 @@ def test_a_subject_file_with_other_contents(pack, folder, people, refused, field
 
 
 @pytest.mark.parametrize("name", ["gone", "../ada"])
-def test_the_host_refuses_a_file_that_is_not_listed(pack, folder, name):
+def test_a_file_that_is_not_there_is_refused_before_anything_runs(pack, folder, name):
     graph = {
         "1": {"class_type": "MMDiffLoadSubject", "inputs": {"subject": name}},
         "2": {"class_type": "MMDiffSaveSubject", "inputs": {"subject": ["1", 0], "filename": ""}},
@@ -868,7 +868,90 @@ def test_the_host_refuses_a_file_that_is_not_listed(pack, folder, name):
     valid, _, _, errors = asyncio.run(execution.validate_prompt("bad-input", graph, None))
     assert not valid
     (message,) = errors["1"]["errors"]
-    assert message["type"] == "value_not_in_list" and f"subject: '{name}' not in" in message["details"]
+    assert f"Load Subject: There is no subject '{name}.safetensors' in {folder}" in message["details"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("a toy<|subj|> and a car<|subj|>", "Multi-Subject Binding: The prompt has 2 <|subj|> markers for 1 subject"),
+        ("a toy<|sub|>", "which is no marker"),
+        ("a toy<|subj|>", None),
+        ("a toy", None),  # the subject may be called so
+    ],
+)
+def test_a_prompt_is_refused_before_anything_runs_where_no_name_could_mend_it(pack, prompt, said):
+    graph = {
+        "1": {"class_type": "MMDiffLoadDemo", "inputs": {}},
+        "2": {"class_type": "MMDiffDemoSubject", "inputs": {"subject": "penguin"}},
+        "3": {
+            "class_type": "MMDiffEncodeSubject",
+            "inputs": {"mmdiff": ["1", 4], "clip_vision": ["1", 3], "image": ["2", 0], "name": "penguin", "weight": 1},
+        },
+        "4": {
+            "class_type": "MMDiffBindSubjects",
+            "inputs": {
+                "mmdiff": ["1", 4],
+                "clip": ["1", 1],
+                "prompt": prompt,
+                "negative_prompt": "",
+                "subjects.subject_0": ["3", 0],
+                "width": 0,
+                "height": 0,
+                "start_percent": 0,
+                "end_percent": 1,
+            },
+        },
+        "5": {
+            "class_type": "MMDiffAttentionMaps",
+            "inputs": {
+                "model": ["1", 0],
+                "binding": ["4", 2],
+                "positive": ["4", 0],
+                "latent": ["1", 5],
+                "percent": 0.5,
+            },
+        },
+    }
+    valid, _, _, errors = asyncio.run(execution.validate_prompt("bad-input", graph, None))
+    assert valid == (said is None), errors
+    assert said is None or said in errors["4"]["errors"][0]["details"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "said"),
+    [
+        ("MMDiffLoad", {"checkpoint": "gone"}, "Load MM-Diff: There is no checkpoint 'gone' in"),
+        ("MMDiffLoad", {"checkpoint": "none there yet"}, "Load MM-Diff: No checkpoint is there yet"),
+        ("MMDiffLoad", {"checkpoint": None}, True),
+        ("MMDiffLoadSubject", {"subject": "none saved yet"}, "Load Subject: No subject is saved yet"),
+        ("MMDiffSaveSubject", {"filename": "../ada"}, "Save Subject: the name '../ada' can't be a file name"),
+        ("MMDiffSaveSubject", {"filename": ""}, True),
+        ("MMDiffAnalyzeFace", {}, "Analyze Face: Face analysis needs det_10g.onnx"),
+        ("MMDiffAnalyzeFace", {"recogniser": "mine"}, "Analyze Face: recogniser is 'mine'"),
+        ("MMDiffAnalyzeFace", {"mmdiff": None}, True),
+        ("MMDiffPlaceSubject", {"start_percent": 0.5, "end_percent": 0.5}, "Place Subject: The subject would begin at"),
+        ("MMDiffPlaceSubject", {"start_percent": 0.5, "end_percent": 1.5}, "end_percent is 1.5; it must be a number"),
+        ("MMDiffPlaceSubject", {"start_percent": 0.5, "end_percent": None}, True),
+        ("MMDiffBindSubjects", {"prompt": None, "negative_prompt": "<|subj|>", "subjects": {}}, "take it out"),
+        (
+            "MMDiffBindSubjects",
+            {"prompt": "a<|subj|>", "negative_prompt": None, "subjects": {}},
+            "1 <|subj|> marker for 0",
+        ),
+        (
+            "MMDiffCheckCast",
+            {"model": None, "latent": None},
+            "Check Cast: To see where words acted, connect positive too",
+        ),
+        ("MMDiffCheckCast", {"model": None, "positive": None, "latent": None}, True),
+        ("MMDiffCheckCast", {}, True),
+    ],
+)
+def test_what_is_known_before_a_run_is_said_before_it(pack, folder, kind, inputs, said):
+    """What comes through a link is None then."""
+    answer = pack[kind].validate_inputs(**inputs)
+    assert answer is True if said is True else said in answer
 
 
 def test_wrong_models_in_the_middle_of_a_graph(pack, people, large, refused):

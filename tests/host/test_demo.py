@@ -147,3 +147,30 @@ def test_a_size_that_the_demo_cannot_draw_is_said(pack, demo, caplog, side, star
     sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
     guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
     assert (f"at {8 * side} x {8 * side} it repeats" in caplog.text) == said
+
+
+def one_step(demo, model, positive, negative, cfg):
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    sigmas = torch.tensor([float(demo[0].get_model_object("model_sampling").sigma_max), 0.0])
+    noise = torch.randn(1, 16, 16, 16)
+    sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
+    guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+
+
+@pytest.mark.parametrize(("cfg", "said"), [(1.0, False), (2.5, False), (8.0, True)])
+def test_a_cfg_at_which_the_demo_draws_noise_is_said(demo, caplog, cfg, said):
+    words = demo[1].encode_from_tokens_scheduled(demo[1].tokenize("a toy"))
+    one_step(demo, demo[0], words, words, cfg)
+    assert ("at 8 the picture drowns in noise" in caplog.text) == said
+
+
+def test_bound_subjects_that_the_demo_does_not_draw_are_said(pack, demo, caplog):
+    positive, negative, binding = bound(
+        pack, "a toy<|subj|> in space", subjects(pack, demo, "kiwi"), "", mmdiff=demo[4], clip=demo[1]
+    )
+    one_step(demo, applied(pack, binding, model=demo[0], weight=1.0), positive, negative, 2.5)
+    assert "draws none of them" not in caplog.text
+    one_step(demo, demo[0], positive, negative, 2.5)
+    assert "its model draws none of them. Connect the model of Apply MM-Diff Attention" in caplog.text

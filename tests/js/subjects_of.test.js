@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { nameAfter, subjectsOf } from "../../js/subjects_of.js";
+import { nameAfter, numberSockets, subjectsOf } from "../../js/subjects_of.js";
 
 /** A node of the page's shape, its inputs connected to other nodes. */
 function node(comfyClass, widgets, inputs = {}) {
@@ -40,4 +40,15 @@ test("a name after a file", () => {
   assert.equal(nameAfter("pets/red_fire-engine.png [input]"), "red fire engine");
   assert.equal(nameAfter("owl"), "owl");
   assert.equal(nameAfter("a<|b|>.jpg"), "ab");
+});
+
+test("sockets count from 1, and a label of somebody's own stays", () => {
+  const inputs = [
+    { name: "clip" },
+    { name: "subjects.subject_0", label: "subject_0" },
+    { name: "subjects.subject_1", label: "Ada" },
+    { name: "subjects.subject_10" },
+  ];
+  numberSockets({ inputs }, (number) => `subject ${number}`);
+  assert.deepEqual(inputs.map((input) => input.label), [undefined, "subject 1", "Ada", "subject 11"]);
 });

@@ -1,7 +1,7 @@
 """Who is bound to which word, while one types: chips, words to click, slips, names behind @, wildcards."""
 
 import pytest
-from pages import load, template, vue_nodes
+from pages import at_rest, load, overlaps, run, template, vue_nodes
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 
@@ -36,6 +36,11 @@ def test_chips_follow_what_is_typed(page, prompt):
     prompt.fill("a penguin and a fire engine")
     chip(page, "2 fire engine → engine").wait_for()
     assert page.locator(".mmdiff-problem").count() == 0
+
+
+def test_a_chip_shows_its_picture_before_any_run(page, prompt):
+    page.wait_for_function("document.querySelectorAll('.mmdiff-chip img').length === 2")
+    page.wait_for_function("[...document.querySelectorAll('.mmdiff-chip img')].every((one) => one.naturalWidth === 64)")
 
 
 def test_a_click_on_a_word_binds_and_unbinds(page, prompt):
@@ -107,3 +112,38 @@ def test_subjects_that_nothing_draws_are_said(page, prompt):
         }"""
     )
     page.locator(".mmdiff-problem", has_text="connect binding to Apply MM-Diff Attention").wait_for()
+
+
+def test_a_sampler_without_the_subjects_is_said(page, prompt):
+    page.evaluate(
+        """() => {
+            const of = (kind) => app.graph.nodes.find((node) => node.type === kind)
+            of("MMDiffLoadDemo").connect("model", of("KSampler"), "model")
+            document.body.dispatchEvent(new Event("change", { bubbles: true }))
+        }"""
+    )
+    page.locator(".mmdiff-problem", has_text="sample with its model").wait_for()
+
+
+def test_sockets_count_from_one(page, prompt):
+    labels = """() => app.graph.nodes.find((node) => node.type === "MMDiffBindSubjects").inputs
+        .filter((input) => input.name.startsWith("subjects.")).map((input) => input.label)"""
+    page.wait_for_function(f"() => ({labels})().join() === 'subject 1,subject 2,subject 3'")
+    if page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')"):
+        page.get_by_text("subject 3", exact=True).wait_for()
+        assert page.get_by_text("subject_0", exact=True).count() == 0
+
+
+@pytest.mark.parametrize("way", ["toolbox", "chips"])
+def test_another_subject_comes_with_its_wires_and_is_drawn(page, prompt, way):
+    place = page.locator(".mmdiff")
+    if way == "toolbox":
+        place = page.locator(".selection-toolbox")
+        page.evaluate("app.canvas.selectNode(app.graph.nodes.find((node) => node.type === 'MMDiffBindSubjects'))")
+    place.get_by_role("button", name="Add another subject").click()
+    chip(page, "3 kiwi → no word yet").wait_for()
+    prompt.fill("a toy<|subj|> and a car<|subj|> beside a bird<|subj|>")
+    chip(page, "3 kiwi → bird").wait_for()
+    at_rest(page)
+    assert overlaps(page) == []
+    run(page)

@@ -1,5 +1,7 @@
 """A sentence where the person looks: in the node and in a toast, without a click, in both renderers."""
 
+import re
+
 import pytest
 from pages import load, run, template, vue_nodes
 
@@ -20,15 +22,24 @@ def demo(prompt: str, size: int = 128) -> dict:
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
-def test_an_error_is_read_without_a_click_and_goes_when_it_is_mended(page, vue):
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("a toy<|subj|> and a toy<|subj|> on the beach", "The prompt has 2 <|subj|> markers for 1 subject"),
+        ("a toy on the beach", "Subject 'penguin' stands nowhere in the prompt"),
+    ],
+    ids=["before anything runs", "in a run"],
+)
+def test_an_error_is_read_without_a_click_and_goes_when_it_is_mended(page, prompt, sentence, vue):
     vue_nodes(page, vue)
-    load(page, demo("a toy<|subj|> and a toy<|subj|> on the beach"))
-    with pytest.raises(Exception, match="2 <.subj.> markers for 1 subject"):
+    load(page, demo(prompt))
+    with pytest.raises(Exception, match=re.escape(sentence)):
         run(page)
-    sentence = "Multi-Subject Binding: The prompt has 2 <|subj|> markers for 1 subject ('penguin')."
+    sentence = f"Multi-Subject Binding: {sentence}"
     for place in (IN_NODE, IN_TOAST):
         shown = page.locator(place, has_text=sentence)
         shown.wait_for()
+        assert shown.count() == 1
         assert "mmdiff_core" not in shown.inner_text(), "no path of a class in front of it"
     load(page, demo("a toy<|subj|> on the beach"))
     run(page)

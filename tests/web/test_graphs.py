@@ -5,7 +5,7 @@ import re
 
 import pytest
 from live_server import ROOT
-from pages import at_rest, load, run, template, vue_nodes
+from pages import at_rest, load, overlaps, run, template, vue_nodes
 
 SHIPPED = sorted((ROOT / "example_workflows").glob("*.json"))
 HOLLOW = 7  # the shape of an optional socket
@@ -75,20 +75,6 @@ def test_a_shipped_workflow_opens_whole_and_posts_what_it_should(page, path):
     assert posted(page) == {number: (node["class_type"], node["inputs"]) for number, node in wanted.items()}
 
 
-OVERLAPS = """() => {
-    const rectangles = app.graph.nodes.map((node) => {
-        const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
-        const scale = app.canvas.ds.scale
-        const high = shown ? shown.height / scale - 30 : node.size[1]
-        return { name: node.title, left: node.pos[0], right: node.pos[0] + node.size[0],
-                 top: node.pos[1] - 30, bottom: node.pos[1] + high }
-    })
-    return rectangles.flatMap((a, i) => rectangles.slice(i + 1)
-        .filter((b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-        .map((b) => `${a.name} over ${b.name}`))
-}"""
-
-
 @pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_workflow_has_no_node_over_another(page, path, vue):
@@ -98,11 +84,11 @@ def test_a_shipped_workflow_has_no_node_over_another(page, path, vue):
     graph["extra"]["linearMode"] = False  # an App shows no nodes
     load(page, graph)
     at_rest(page)
-    assert page.evaluate(OVERLAPS) == []
+    assert overlaps(page) == []
     if "(demo)" in path.stem:
         run(page)
         at_rest(page)
-        assert page.evaluate(OVERLAPS) == []
+        assert overlaps(page) == []
 
 
 def test_an_app_opens_as_an_app(page):

@@ -13,7 +13,7 @@ REPORT = "[role=status][aria-label=Report]"
 def open_two_people(page, prompt: str, name: str = "Ada") -> int:
     """The shipped workflow with the tiny loaders and one step in the page; returns the binding node's number.
 
-    Every test has a prompt of its own: a node that the server remembers does not run, and says nothing, again.
+    Every test has a prompt of its own: what a node said with the same one is said again.
     """
     graph = json.loads((ROOT / "example_workflows" / "MM-Diff 13 - Two People (SDXL).json").read_text())
     for node in graph["nodes"]:
@@ -72,6 +72,24 @@ def test_the_report_comes_back_with_its_tab(page):
     page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     page.locator(REPORT, has_text="token").wait_for()
     assert page.locator(REPORT, has_text="token").inner_text().startswith("woman -> token 3")
+
+
+def test_a_node_that_the_server_remembers_still_says_it(page):
+    """After a run in which it was cached, and when its graph is opened in another page."""
+    prompt = "an old woman<|subj|> and a man<|subj|> at home"
+    number = open_two_people(page, prompt)
+    run(page)
+    page.locator(REPORT, has_text="token").wait_for()
+    graph = page.evaluate("app.graph.serialize()")
+    page.reload()
+    page.wait_for_function("window.app?.vueAppReady && app.extensionManager?.workflow?.activeWorkflow")
+    page.evaluate("graph => app.loadGraphData(graph)", graph)
+    page.locator(REPORT, has_text="woman -> token 3").wait_for()
+    open_two_people(page, prompt + " again")
+    assert page.locator(REPORT, has_text="token").count() == 0, "another prompt, about which nothing was said"
+    page.evaluate("([number, prompt]) => app.graph.getNodeById(number).widgets[0].value = prompt", [number, prompt])
+    run(page)
+    page.locator(REPORT, has_text="woman -> token 3").wait_for()
 
 
 def test_markup_in_a_prompt_and_a_name_is_text(page):
