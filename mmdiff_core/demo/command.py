@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from ..cutout import references
 from ..drawing.drawer import load
 from ..errors import MMDiffError
-from ..photo import prepare_photos
 from ..picture_files import read_pixels
 from ..prompt import find_markers, without_markers
 from ..sheet import Cell, image_of, sheet
@@ -72,6 +72,9 @@ def own(photos: Sequence[Path], prompt: str | None) -> list[Drawing]:
 def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
     """Draw, and write `out/01.png` ... and `out/sheet.png`. Returns a report.
 
+    What of a picture is its subject is decided as Encode Subject does: what is not transparent, or stands out from a
+    plain ground.
+
     Raises MMDiffError for files that are no pictures, prompts that do not fit them, and a folder that can't be written
     to; all of that before anything is drawn.
     """
@@ -79,9 +82,11 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
     photos = {path: read_pixels(path)[None] for drawing in drawings for path in drawing.photos}
     drawer = load(FOLDER)
     side = drawer.adapter.base.photo_size
-    prepared = {path: prepare_photos(photo, side) for path, photo in photos.items()}
-    references = [torch.cat([torch.zeros(0, 3, side, side), *map(prepared.get, one.photos)]) for one in drawings]
-    drawer.reader.slots([drawing.prompt for drawing in drawings], references, side)
+    prepared = {path: references([photo], None, side, crop=True) for path, photo in photos.items()}
+    of_each = [
+        torch.cat([torch.zeros(0, 3, side, side), *(prepared[path].photos for path in one.photos)]) for one in drawings
+    ]
+    drawer.reader.slots([drawing.prompt for drawing in drawings], of_each, side)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "sheet.png").touch()
@@ -89,11 +94,12 @@ def draw(drawings: Sequence[Drawing], out: Path, seed: int) -> str:
         raise MMDiffError(f"--out {out} can't be written to ({error.strerror}); name another folder.") from error
 
     rows: dict[tuple[Path, ...], list[Cell]] = {}
-    for number, (drawing, seen) in enumerate(zip(drawings, tqdm(references, unit="picture"), strict=True), 1):
+    for number, (drawing, seen) in enumerate(zip(drawings, tqdm(of_each, unit="picture"), strict=True), 1):
         (picture,) = drawer([drawing.prompt], [seen], [seed])
         image_of(picture).save(out / f"{number:02}.png")
-        beside = [(prepare_photos(photos[path], SHOWN)[0], path.name) for path in drawing.photos]
+        beside = [(references([photos[path]], None, SHOWN, crop=True).photos[0], path.name) for path in drawing.photos]
         rows.setdefault(drawing.photos, beside).append((picture, drawing.text))
     sheet(list(rows.values()), SHOWN).save(out / "sheet.png")
     count = "1 picture" if len(drawings) == 1 else f"{len(drawings)} pictures"
-    return f"Drew {count} of {picture.shape[-1]} x {picture.shape[-2]}: {out / 'sheet.png'}"
+    drew = f"Drew {count} of {picture.shape[-1]} x {picture.shape[-2]}: {out / 'sheet.png'}"
+    return "\n".join([*(f"{path.name}: {remark}" for path, one in prepared.items() for remark in one.remarks), drew])

@@ -79,6 +79,18 @@ def test_the_command_draws_ones_own(tmp_path):
     assert [path.name for path in sorted(tmp_path.glob("[0-9]*.png"))] == ["01.png"]
 
 
+def test_the_command_cuts_a_subject_out_of_its_plain_ground(tmp_path):
+    """As Encode Subject does, and it says so."""
+    with Image.open(SUBJECTS / "owl.png") as opened:
+        owl = opened.convert("RGBA")
+    paper = Image.new("RGB", (3 * owl.width, 2 * owl.height), "white")
+    paper.paste(owl, (owl.width, owl.height // 2), owl)
+    paper.save(tmp_path / "paper.png")
+    done = call("--image", tmp_path / "paper.png", "--prompt", "a toy<|subj|> in the snow", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "paper.png: The subject was cut out of its plain background." in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
