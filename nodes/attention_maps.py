@@ -8,12 +8,11 @@ from .colours import colour
 from .host import types
 from .host.maps import attention_maps
 
-PIXELS = 256
-LABEL = 20
-FONT = ImageFont.load_default()
+PIXELS, LABEL = 256, 36  # of a map alone, and of its label
 BRIGHT = 3  # times the mean of the picture
-SHOWN, TITLE = 512, 40  # of a map over the picture, pixels
-LARGE = ImageFont.load_default(22)
+SHOWN, TITLE = 512, 64  # of a map over the picture, and of a line of text
+LETTERS = 0.6
+"""Of a line's height. A node shows such a picture about 160 pixels wide, where these are still read."""
 
 
 class AttentionMaps(types.Node):
@@ -83,9 +82,9 @@ def _parts(maps: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     photos = maps[:, 1]
     total = photos.sum(dim=0)
     shares = photos / total.clamp_min(1e-6) * (total / total.mean().clamp_min(1e-6)).clamp(0, 1)
-    parts = [("where the prompt saw each word", maps[:, 0] / BRIGHT), ("where each photo acted", shares)]
+    parts = [("where each word acted", maps[:, 0] / BRIGHT), ("where each photo acted", shares)]
     if maps.shape[1] > 2:
-        parts.append(("how far each was let act", maps[:, 2]))
+        parts.append(("where each may act", maps[:, 2]))
     return parts
 
 
@@ -103,18 +102,25 @@ def _over(picture: torch.Tensor, strengths: torch.Tensor, title: str, names: lis
     panel = Image.new("RGB", (size[0], TITLE + SHOWN + TITLE * len(names)))
     panel.paste(Image.fromarray(shown.clamp(0, 255).byte().numpy()), (0, TITLE))
     draw = ImageDraw.Draw(panel)
-    draw.text((8, TITLE // 2), title, fill="white", font=LARGE, anchor="lm")
+    _write(draw, 8, TITLE // 2, title, size[0], TITLE)
     for number, name in enumerate(names):
         y = TITLE + SHOWN + TITLE * number
-        draw.rectangle((8, y + 8, 32, y + TITLE - 8), fill=colour(number))
-        text = f"{number + 1} {name if _drawable(name) else ''}"
-        draw.text((44, y + TITLE // 2), text, fill="white", font=LARGE, anchor="lm")
+        draw.rectangle((8, y + 10, 52, y + TITLE - 10), fill=colour(number))
+        _write(draw, 64, y + TITLE // 2, f"{number + 1} {name if _drawable(name) else ''}", size[0], TITLE)
     return torch.from_numpy(np.array(panel)).float() / 255
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, width: int, line: int) -> None:
+    """White text from x on, its middle at y, in a line's letters, or smaller ones where a picture's width wants it."""
+    font = ImageFont.load_default(LETTERS * line)
+    font = font.font_variant(size=font.size * min(1, (width - x - 4) / max(font.getlength(text), 1)))
+    draw.text((x, y), text, fill="white", font=font, anchor="lm")
 
 
 def _drawable(name: str) -> bool:
     """Whether the font has every sign of a name; for one that it lacks it draws the same box as for no character."""
-    return all(bytes(FONT.getmask(sign)) != bytes(FONT.getmask("\uffff")) for sign in name)
+    font = ImageFont.load_default(LETTERS * LABEL)
+    return all(bytes(font.getmask(sign)) != bytes(font.getmask("\uffff")) for sign in name)
 
 
 def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
@@ -124,5 +130,5 @@ def _panel(values: torch.Tensor, label: str) -> torch.Tensor:
     heat = Image.fromarray(brightness).resize((round(PIXELS * width / height), PIXELS), Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (heat.width, PIXELS + LABEL))
     panel.paste(heat, (0, LABEL))
-    ImageDraw.Draw(panel).text((4, 4), label, fill="white", font=FONT)
+    _write(ImageDraw.Draw(panel), 4, LABEL // 2, label, heat.width, LABEL)
     return torch.from_numpy(np.array(panel)).float() / 255
