@@ -81,3 +81,36 @@ def test_every_option_has_a_label():
         if node != "MMDiffDemoSubject" and option not in ("v1", "v2", "buffalo_l", "dlib")
     }
     assert options and options <= SAID
+
+
+def help_page(name: str, language: str | None = None) -> str:
+    docs = ROOT / "js" / "docs"
+    return (docs / f"{name}.md" if language is None else docs / name / f"{language}.md").read_text(encoding="utf-8")
+
+
+def inputs_of(text: str) -> list[str]:
+    """What the table of inputs names: the first whose rows begin with a name."""
+    table = re.search(r"(?:^\| `\w+`.*\|\n)+", text, re.MULTILINE)
+    cells = [row.split(" | ")[0] for row in table[0].splitlines()] if table else []
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_every_help_page(language):
+    """Under the node's name there, with its inputs, the markers, and a picture that is shipped."""
+    for name in SCHEMA:
+        text = help_page(name, language)
+        assert text.startswith(f"# {read(language, 'nodeDefs.json')[name]['display_name']}\n"), name
+        assert inputs_of(text) == inputs_of(help_page(name)), name
+        pictures = re.findall(r"!\[.+?\]\((.+?)\)", text)
+        assert pictures == [f"{name}.jpg"] and (ROOT / "js" / "docs" / pictures[0]).exists(), name
+
+
+def test_the_markers_come_before_the_inputs():
+    for name in ("MMDiffBindSubjects", "MMDiffEncodeSubject", "MMDiffApplyAttention"):
+        for text in (help_page(name), *(help_page(name, language) for language in LANGUAGES)):
+            assert text.index("<|subj") < text.index("| `mm" if "| `mm" in text else "| `model`"), name
+
+
+def test_pictures_of_the_help_are_small():
+    assert sum(path.stat().st_size for path in (ROOT / "js" / "docs").rglob("*.jpg")) < 1_500_000
