@@ -18,10 +18,26 @@ STAND_INS = {
     "CheckpointLoaderSimple": "TinyCheckpoint",
     "CLIPVisionLoader": "TinyClipVision",
     "MMDiffAnalyzeFace": "TinyFace",
+    "LoadBackgroundRemovalModel": "TinyBackgroundRemoval",
 }
 """What takes the place of the loaders of weights that are not at hand."""
+OTHERS = {"comfyui_ipadapter_plus": "ComfyUI_IPAdapter_plus"}
+"""Packs of others that templates use: their names in the registry, and their folders in NEIGHBOURS_DIR."""
 PATIENCE = 1800
 """Seconds until a server that lives but does not answer counts as hung; a busy machine is none."""
+
+
+def at_hand(other: str) -> Path | None:
+    """Where NEIGHBOURS_DIR has a checkout of another pack."""
+    path = Path(os.environ.get("NEIGHBOURS_DIR", "."), other).resolve()
+    return path if path.is_dir() else None
+
+
+def not_at_hand(template: Path) -> list[str]:
+    """Packs of others that a shipped workflow uses and that are not here."""
+    nodes = json.loads(template.read_text())["nodes"]
+    used = {node["properties"].get("cnr_id") for node in nodes} & OTHERS.keys()
+    return [OTHERS[name] for name in used if not at_hand(OTHERS[name])]
 
 
 class Server:
@@ -34,6 +50,9 @@ class Server:
         packs.mkdir(parents=True)
         (packs / "mm-diff").symlink_to(ROOT)
         (packs / "tiny_nodes").symlink_to(ROOT / "tests" / "host" / "tiny_nodes")
+        for other in OTHERS.values():
+            if at_hand(other):
+                (packs / other).symlink_to(at_hand(other))
         self.models = folder / "models" / "mmdiff"
         self.models.mkdir(parents=True)
         with socket.socket() as probe:

@@ -1,13 +1,20 @@
 """Graphs in the real front end: the shipped workflows, growing sockets, the search, the help."""
 
+import io
 import json
 import re
 
 import pytest
-from live_server import ROOT
+from live_server import ROOT, not_at_hand, with_stand_ins
 from pages import at_rest, load, overlaps, run, template, vue_nodes
+from PIL import Image
 
-SHIPPED = sorted((ROOT / "example_workflows").glob("*.json"))
+SHIPPED = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.skipif(bool(missing), reason=f"no checkout of {missing}"))
+    for path in sorted((ROOT / "example_workflows").glob("*.json"))
+    for missing in [not_at_hand(path)]
+]
+BLUEPRINTS = sorted(path.stem for path in (ROOT / "subgraphs").glob("*.json"))
 HOLLOW = 7  # the shape of an optional socket
 OURS = sorted(path.stem for path in (ROOT / "js" / "docs").glob("*.md"))
 
@@ -53,14 +60,14 @@ def subjects(page, number: int) -> list[str]:
     return [name.removeprefix("subjects.") for name in names if name.startswith("subjects.")]
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_workflow_opens_whole_and_posts_what_it_should(page, path):
     graph = json.loads(path.read_text())
     page.evaluate("graph => app.loadGraphData(graph)", graph)
     nodes = page.evaluate(
         """HOLLOW => app.graph.nodes.map((node) => ({
             id: node.id,
-            known: node.type in LiteGraph.registered_node_types,
+            known: node.type in LiteGraph.registered_node_types || node.isSubgraphNode(),
             open: node.inputs.filter((one) => !one.widget && one.link == null && one.shape !== HOLLOW)
                 .map((one) => one.name),
             values: node.serialize().widgets_values,
@@ -76,7 +83,7 @@ def test_a_shipped_workflow_opens_whole_and_posts_what_it_should(page, path):
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED)
 def test_a_shipped_workflow_has_no_node_over_another(page, path, vue):
     """Before and, where the demo model draws, after a run, when reports and previews are in the nodes."""
     vue_nodes(page, vue)
@@ -148,3 +155,69 @@ def test_the_help_opens_beside_the_graph(page):
     page.get_by_test_id("info-button").click()
     page.get_by_role("heading", name="Three ways to bind").wait_for()
     assert page.get_by_text("a woman<|subj|> and a man<|subj|> at home", exact=True).is_visible()
+
+
+def connect(page, *links: tuple[int, str, int, str]) -> None:
+    """Links from an output to an input, both by name, of nodes by number."""
+    page.evaluate(
+        """links => {
+            for (const [from, output, to, input] of links) {
+                const [source, target] = [app.graph.getNodeById(from), app.graph.getNodeById(to)]
+                const place = (slots, name) => slots.findIndex((one) => one.name === name)
+                source.connect(place(source.outputs, output), target, place(target.inputs, input))
+            }
+        }""",
+        links,
+    )
+
+
+def found(page, name: str) -> int:
+    """The number of a blueprint's node, taken from the search as a user does."""
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    page.keyboard.type(name)
+    page.get_by_text(name, exact=True).first.click()
+    page.wait_for_function("app.graph.nodes.some((node) => node.isSubgraphNode())")
+    return page.evaluate("app.graph.nodes.find((node) => node.isSubgraphNode()).id")
+
+
+@pytest.mark.parametrize("name", [name for name in BLUEPRINTS if name != "Cut Out Subject"])
+def test_a_blueprint_is_found_opens_whole_and_draws_with_the_demo_model(page, name):
+    number = found(page, name)
+    inner = page.evaluate(
+        """number => app.graph.getNodeById(number).subgraph.nodes.map((node) =>
+            [node.type, node.type in LiteGraph.registered_node_types])""",
+        number,
+    )
+    assert len(inner) > 3 and all(known for _, known in inner), inner
+    demo, subject, save = (add(page, kind, 0, 0) for kind in ("MMDiffLoadDemo", "MMDiffDemoSubject", "SaveImage"))
+    inputs = page.evaluate("number => app.graph.getNodeById(number).inputs.map((one) => one.name)", number)
+    parts = ("model", "clip", "vae", "clip_vision", "mmdiff", "latent")
+    connect(page, *((demo, part, number, part) for part in parts if part in inputs))
+    images = [one for one in inputs if one.startswith("image")]
+    connect(page, *((subject, "image", number, image) for image in images), (number, "image", save, "images"))
+    if "subject" in inputs:
+        encode = add(page, "MMDiffEncodeSubject", 0, 0)
+        connect(page, *((demo, part, encode, part) for part in ("mmdiff", "clip_vision")))
+        connect(page, (subject, "image", encode, "image"), (encode, "subject", number, "subject"))
+    run(page)
+
+
+def test_the_cut_out_blueprint_opens_and_cuts_out(page, server):
+    """With a stand-in for BiRefNet, whose weights are not at hand; where the host has nodes for it."""
+    if "RemoveBackground" not in json.loads(server.get("/object_info")):
+        pytest.skip("this ComfyUI has no background removal nodes")
+    number = found(page, "Cut Out Subject")
+    subject, save = add(page, "MMDiffDemoSubject", 0, 0), add(page, "SaveImage", 0, 0)
+    connect(page, (subject, "image", number, "image"), (number, "image", save, "images"))
+    graph = page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert sorted(node["class_type"] for node in graph.values()) == [
+        "InvertMask",
+        "JoinImageWithAlpha",
+        "LoadBackgroundRemovalModel",
+        "MMDiffDemoSubject",
+        "RemoveBackground",
+        "SaveImage",
+    ]
+    entry = server.queue(with_stand_ins(graph))
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    assert Image.open(io.BytesIO(server.image(entry))).mode == "RGBA"
