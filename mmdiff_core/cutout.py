@@ -26,14 +26,21 @@ class References(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def references(images: list[Tensor], masks: Tensor | None, size: int, crop: bool, mode: str = "bilinear") -> References:
+def references(
+    images: list[Tensor],
+    masks: Tensor | None,
+    size: int,
+    crop: bool,
+    mode: str = "bilinear",
+    square: str = "padded",
+) -> References:
     """Photos of one subject, of any sizes, made ready for the vision tower.
 
     images: batches of photos (R, H, W, 3 or 4) in [0, 1], a batch for each size. masks: of the first batch, (R or 1, H,
-    W), 1 on the subject; one that is 0 everywhere is none, and one of the other sign is turned. size, mode: side of the
-    result, pixels, and how it is resized (see `prepare_photos`). crop: cut the subject out and show it alone, with a
-    margin; else whole photos are shown, in which what is masked or transparent is black. Raises MMDiffError for what is
-    no photo or no mask of it.
+    W), 1 on the subject; one that is 0 everywhere is none, and one of the other sign is turned. size, mode, square:
+    side of the result, pixels, and how a photo gets there (see `prepare_photos`). crop: cut the subject out and show it
+    alone, with a margin, padded; else whole photos are shown, in which what is masked or transparent is black. Raises
+    MMDiffError for what is no photo or no mask of it.
     """
     remarks: list[str] = []
     prepared = []
@@ -44,7 +51,7 @@ def references(images: list[Tensor], masks: Tensor | None, size: int, crop: bool
             if crop:
                 photo = cut_out(photo, opacity, remarks)
                 opacity = None
-            prepared.append(prepare_photos(photo[None], size, opacity, mode))
+            prepared.append(prepare_photos(photo[None], size, opacity, mode, "padded" if crop else square))
     return References(torch.cat(prepared), tuple(dict.fromkeys(remarks)))
 
 

@@ -13,12 +13,14 @@ BAND = 1024
 """Rows that are resized at a time."""
 
 
-def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None, mode: str = "bilinear") -> Tensor:
-    """Pad to a square with black, resize with antialiasing, round to 8 bits.
+def prepare_photos(
+    photos: Tensor, size: int, masks: Tensor | None = None, mode: str = "bilinear", square: str = "padded"
+) -> Tensor:
+    """Make square, resize with antialiasing, round to 8 bits.
 
     photos: (R, H, W, 3 or 4) in [0, 1]; a fourth channel is opacity, and what is transparent becomes black.
     masks: (R or 1, H, W) in [0, 1], 1 on the subject; the rest becomes black. size: side of the result, pixels.
-    mode: "bilinear", or "bicubic" as CLIP's own preprocessing.
+    mode, square: "bilinear" and "padded" with black, or as CLIP's own preprocessing "bicubic" and the "middle" alone.
     Returns (R, 3, size, size) in [0, 1], on multiples of 1/255. Raises MMDiffError for anything that is not a photo.
     """
     check_photos(photos)
@@ -28,6 +30,10 @@ def prepare_photos(photos: Tensor, size: int, masks: Tensor | None = None, mode:
     pixels = (photos[..., :3].float() * opacity).clamp(0, 1).movedim(-1, 1)
     pixels = (pixels * 255).round()
     height, width = pixels.shape[-2:]
+    if square == "middle":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels, height, width = pixels[..., top : top + side, left : left + side], side, side
     across, down = max(height - width, 0) // 2, max(width - height, 0) // 2
     # First the width, band by band: the same to the bit, and a long thin photo never becomes a square of its length.
     bands = [

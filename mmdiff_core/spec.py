@@ -18,6 +18,7 @@ _CHOICES = {
     "resize": ("bilinear", "bicubic"),
     "unit_face": (True, False),
     "recogniser": ("buffalo_l", "dlib"),
+    "square": ("padded", "middle"),
 }
 
 
@@ -55,6 +56,7 @@ class Spec:
     face_crop: side of the aligned face crop, pixels; 256 has a wider margin than 224.
     unit_face: face vectors are made of length 1.
     recogniser: whose face vectors they are: insightface's "buffalo_l" (512 numbers), or "dlib" (128).
+    square: how a whole photo becomes one: "padded" with black, or its "middle" alone, as CLIP's own preprocessing.
     """
 
     identity: str = "cls"
@@ -70,6 +72,7 @@ class Spec:
     face_crop: int = 224
     unit_face: bool = True
     recogniser: str = "buffalo_l"
+    square: str = "padded"
 
     def __post_init__(self) -> None:
         for field, allowed in _CHOICES.items():
@@ -101,5 +104,7 @@ class Spec:
 RELEASED = Spec(identity="face", text_lora_encoders="first", fuse_negative=True, entity_references="first")
 """The habits of alibaba/mm-diff at 09c0419, stamped on a converted release so that pictures match."""
 
-IP_ADAPTER = Spec(identity="latents", head_dim=64, fuse_prompt=False, negative="grey", resize="bicubic")
+IP_ADAPTER = Spec(
+    identity="latents", head_dim=64, fuse_prompt=False, negative="grey", resize="bicubic", square="middle"
+)
 """The habits of tencent-ailab/IP-Adapter at 62e4af9; where tokens start from differs between its kinds."""

@@ -61,7 +61,7 @@ class EncodeSubject(types.Node):
                     advanced=True,
                     tooltip="to the subject: cut it out by its mask, by what is transparent, or from a plain "
                     "background, and show it alone. whole photo: as it is, what is not masked is black. auto: to the "
-                    "subject, but whole photos for portrait checkpoints, as they were trained.",
+                    "subject, but whole photos for portrait checkpoints and IP-Adapters, as they were trained.",
                 ),
                 io.Autogrow.Input(
                     "more_images",
@@ -82,8 +82,9 @@ class EncodeSubject(types.Node):
     ) -> io.NodeOutput:
         spec = mmdiff.core.spec
         images = [image, *(more_images or {}).values()]
-        cut = crop == "to the subject" or crop == "auto" and spec.identity != "face"
-        photos, remarks = references(images, mask, spec.photo_size, cut, spec.resize)
+        trained_on_whole = spec.identity == "face" or spec.square == "middle"
+        cut = crop == "to the subject" or crop == "auto" and not trained_on_whole
+        photos, remarks = references(images, mask, spec.photo_size, cut, spec.resize, spec.square)
         subject = encode(mmdiff, clip_vision, photos, face, name, weight)
         shown = ui.PreviewImage(photos.movedim(1, -1), cls=cls).as_dict()
         return io.NodeOutput(subject, ui={**shown, "text": remarks})

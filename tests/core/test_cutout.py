@@ -30,6 +30,20 @@ def square(height: int = 60, width: int = 90) -> torch.Tensor:
     return mask
 
 
+def test_of_a_whole_photo_the_middle_alone_and_of_a_cut_out_all():
+    """As the IP-Adapter family sees photos; what was cut out would lose its ends."""
+    whole = references([busy()], None, SIZE, crop=False, square="middle").photos
+    assert torch.equal(whole, prepare_photos(busy()[:, :, 15:75], SIZE))
+    tall = references([busy(90, 60)], None, SIZE, crop=False, square="middle").photos
+    assert torch.equal(tall, prepare_photos(busy(90, 60)[:, 15:75], SIZE))
+    long = torch.zeros(1, 60, 90)
+    long[:, 20:40] = 1
+    assert torch.equal(
+        references([busy()], long, SIZE, crop=True, square="middle").photos,
+        references([busy()], long, SIZE, crop=True).photos,
+    )
+
+
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("empty", [torch.zeros(1, 64, 64), torch.zeros(64, 64), torch.zeros(1, 60, 90)])
 def test_a_mask_that_marks_nothing_is_none(crop, empty):

@@ -21,6 +21,7 @@ def test_a_checkpoint_trained_here_has_the_clean_habits():
         resize="bilinear",
         face_crop=224,
         unit_face=True,
+        square="padded",
     )
 
 
@@ -46,7 +47,7 @@ def test_an_unknown_field_is_named_beside_the_known_ones():
         Spec().replace(habit=1, fuse_negative=True)
     assert str(caught.value) == (
         "A spec has no field habit; its fields are identity, text_lora_encoders, fuse_negative, entity_references, "
-        "photo_size, head_dim, fuse_prompt, shortcut, negative, resize, face_crop, unit_face, recogniser."
+        "photo_size, head_dim, fuse_prompt, shortcut, negative, resize, face_crop, unit_face, recogniser, square."
     )
 
 

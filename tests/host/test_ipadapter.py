@@ -357,6 +357,23 @@ def test_the_wrong_encoder_and_no_face_are_said(pack, scenes, encoder, tmp_path)
         node.execute(mmdiff=faceid, clip_vision=encoder, image=scene.photos[:1], name="Ada", weight=1.0)
 
 
+def test_a_photo_on_a_plain_ground_stays_whole(pack, scenes, encoder, tmp_path):
+    """As the family was trained and as its own nodes show it, unless somebody asks for the subject alone."""
+    scene = scenes("sd15")
+    mmdiff = loaded(pack, file_of(scene, "plus", tmp_path)[1])
+    photo = torch.full((1, 300, 400, 3), 0.8)
+    photo[:, 100:200, 150:250] = 0.2
+    node = pack["MMDiffEncodeSubject"]
+
+    def encoded_by(**crop):
+        out = node.execute(mmdiff=mmdiff, clip_vision=encoder, image=photo, name="Ada", weight=1.0, **crop)
+        return out.args[0].tokens, out.ui["text"]
+
+    auto, whole, alone = (encoded_by(**crop) for crop in ({}, {"crop": "whole photo"}, {"crop": "to the subject"}))
+    assert torch.equal(auto[0], whole[0]) and auto[1] == ()
+    assert error(alone[0], whole[0]) > DIFFERENT and alone[1] == ("The subject was cut out of its plain background.",)
+
+
 def test_another_base_is_refused(pack, scenes, encoder, tmp_path):
     error_class = module(pack, "mmdiff_core").MMDiffError
     sd15, sdxl = scenes("sd15"), scenes("sdxl")
