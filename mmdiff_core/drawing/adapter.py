@@ -103,14 +103,12 @@ class Adapter(nn.Module):
             ids = square if slots.sizes is None else slots.sizes
             added = {"text_embeds": pooled, "time_ids": ids.to(text)}
         words = next(iter(slots.words.values()))
-        tokens, valid, columns = tokens.unflatten(0, (size, subjects)), slots.valid, slots.columns
+        tokens, valid = tokens.unflatten(0, (size, subjects)), slots.valid
         if spec.negative != "nothing":
             nobody = ~valid.any(dim=1, keepdim=True)
             tokens = torch.where(nobody[..., None, None], self._of_empty_photo(), tokens)
             valid = valid | nobody
-            if columns is not None and nobody.all():
-                columns = None  # an empty photo belongs to no word
-        return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, columns))
+        return Conditions(text, added, Subjects(tokens.flatten(1, 2), valid, words, slots.columns))
 
     @property
     def looks_at_crops(self) -> bool:

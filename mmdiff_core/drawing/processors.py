@@ -38,13 +38,14 @@ class Subjects:
     """What the attention layers know of a batch's subjects, and where they leave their maps, if anywhere.
 
     tokens: (B, T, D), the slots' tokens one after another; valid: (B, S) bool; words: (B, W), positions in the text;
-    columns: as `Slots.columns`.
+    columns: as `Slots.columns`; guide: (B, L, D), the text that these are of, where it is not the row's own.
     """
 
     tokens: Tensor
     valid: Tensor
     words: Tensor
     columns: Tensor | None = None
+    guide: Tensor | None = None
     maps: Maps | None = None
 
 
@@ -104,6 +105,7 @@ class CrossAttention:
             weight=1.0,
             observe=None if maps is None else record,
             columns=subjects.columns,
+            guide=subjects.guide,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -18,6 +20,8 @@ def sample(adapter: Adapter, slots: Slots, unconditional: Slots, noise: Tensor, 
     scheduler.set_timesteps(steps, device=noise.device)
     side = noise.shape[-1] * base.latent_pixel
     conditions, without = (adapter.conditions(one, side) for one in (slots, unconditional))
+    # What an empty photo leaves to these rows acts where the subjects do, and nowhere else.
+    without = dataclasses.replace(without, subjects=dataclasses.replace(without.subjects, guide=conditions.text))
     latents = noise * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         times = time.expand(len(latents))

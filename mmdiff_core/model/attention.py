@@ -8,7 +8,9 @@ else here decides which subject a pixel may look at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from einops import rearrange
@@ -17,9 +19,12 @@ from torch import Tensor, nn
 SHARPNESS = 6.0
 """Exponent of the word maps before they compete for a pixel, so that many words which look everywhere alike don't
 outweigh one that is looked for here: a word's map is seldom more than three times its mean."""
+NEAR = 0.15
+"""How far around a pixel its words are looked for, of the picture's side. A subject's map has holes, which every other
+word of the prompt would take, since each is looked for a little more there than on average."""
 NOBODY = 4
 """How many other words a word marked with <|nobody|> counts for."""
-ENOUGH = 2 / 3
+ENOUGH = 1 / 3
 """The share of a pixel from which subjects have all of it; words like "a" and "on" look at what stands beside them."""
 
 
@@ -71,6 +76,22 @@ def word_maps(q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
     q, k = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k))
     attention = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
     return attention @ columns.to(attention.device)
+
+
+@cache
+def grid(pixels: int, height: int, width: int) -> tuple[int, int]:
+    """(h, w) of so many pixels that has the shape of a picture of height x width, as nearly as can be."""
+    rows = (row for row in range(1, pixels + 1) if pixels % row == 0)
+    height_of = min(rows, key=lambda row: abs(math.log(row * row * width / (pixels * height))))
+    return height_of, pixels // height_of
+
+
+def means_near(maps: Tensor, height: int, width: int) -> Tensor:
+    """(B, N, W) maps of a picture of height x width to their means NEAR each pixel."""
+    radius = max(1, round(NEAR * maps.shape[1] ** 0.5))
+    squares = maps.mT.unflatten(-1, grid(maps.shape[1], height, width))
+    means = nn.functional.avg_pool2d(squares, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+    return means.flatten(-2).mT
 
 
 def word_gates(maps: Tensor, subjects: int) -> Tensor:
@@ -133,6 +154,7 @@ def multimodal_cross_attention(
     weight: float,
     observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
     columns: Tensor | None = None,
+    guide: Tensor | None = None,
 ) -> Tensor:
     """The whole layer, as it is trained.
 
@@ -140,8 +162,9 @@ def multimodal_cross_attention(
     which slots of a row hold a subject (T is a multiple of S). A row without a valid slot gets exactly nothing from
     subjects. base: the frozen attention (to_q, to_k, to_v, to_out[0]); lora: its pairs `to_{q,k,v,out}_lora`, if any,
     and `to_{k,v}_lora_image` or whole `to_{k,v}_image` (see `subject_projection`). observe: is shown the queries, the
-    text's keys and the subjects' keys. columns: (B, L, W) for separation by word, not trained with: the tokens of each
-    of the S subjects' words, then of each word that competes; else all subjects share one softmax.
+    text's keys and the subjects' keys. columns: (B, L, W) for separation by word in a square picture, not trained with:
+    the tokens of each of the S subjects' words, then of each word that competes; else all subjects share one softmax.
+    guide: (B, L, D), the text that these tokens are of, where it is not the row's own.
     """
     q = adapted(base.to_q, lora, "to_q", x)
     k = adapted(base.to_k, lora, "to_k", text)
@@ -156,7 +179,8 @@ def multimodal_cross_attention(
         term = subject_term(q, k_subject, v_subject, heads, reach)
     else:
         subjects = valid.shape[1]
-        gates = word_gates(word_maps(q, k, columns, heads), subjects)
+        k_guide = k if guide is None else adapted(base.to_k, lora, "to_k", guide)
+        gates = word_gates(means_near(word_maps(q, k_guide, columns, heads), 1, 1), subjects)
         sizes = [subject_tokens.shape[1] // subjects] * subjects
         term = gated_subject_term(q, k_subject, v_subject, heads, sizes, gates, reach)
     out = attend(q, k, v, heads) + weight * term

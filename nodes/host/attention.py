@@ -23,6 +23,7 @@ from torch import Tensor
 from ...mmdiff_core.model.attention import (
     competing,
     gated_subject_term,
+    means_near,
     subject_term,
     word_columns,
     word_gates,
@@ -34,7 +35,7 @@ from .lora import patch_unet
 from .regions import reach
 from .rows import DENSITY, MARK, PLACES, Meaning, mark_rows, repeated_rows
 from .tell import warn
-from .text import Binding
+from .text import CONDITIONING_KEY, Binding
 from .views import whole_latent
 
 KEY = "mmdiff"
@@ -88,7 +89,9 @@ class Run:
         self.latent_size, corner = whole_latent(itertools.chain.from_iterable(guider.conds.values()), size)
         bindings = [one.binding for one in applied]
         self.meanings = mark_rows(guider.conds, bindings, size, corner, patcher.load_device)
-        self.uuids = {cond["uuid"] for group in guider.conds.values() for cond in group}
+        every = list(itertools.chain.from_iterable(guider.conds.values()))
+        self.uuids = {cond["uuid"] for cond in every}
+        self.texts = {cond[CONDITIONING_KEY]: cond["cross_attn"] for cond in every if CONDITIONING_KEY in cond}
         sampling = patcher.get_model_object("model_sampling")
         self.windows = [
             [
@@ -98,7 +101,7 @@ class Run:
             for one in applied
         ]
         self.layers: dict[int, list[Layer]] = {}
-        self.cache: dict[Any, tuple[Tensor, Tensor]] = {}
+        self.cache: dict[Any, tuple[Tensor, ...]] = {}
         self.warned: set[str] = set()
 
     def active(self, number: int, sigma: float) -> tuple[int, ...]:
@@ -130,9 +133,7 @@ class Run:
         active: pairs of an applied binding's number and its active subjects. negative: of what they leave to negative
         rows.
         """
-        hooks = patcher.current_hooks
-        strengths = tuple(hook.strength for hook in hooks.hooks) if hooks is not None else ()
-        key = (layer.path, active, negative, like.device, like.dtype, hooks, strengths)
+        key = ("subjects", active, negative, *_circumstances(layer, like, patcher))
         if key not in self.cache:
             parts = []
             for number, indices in active:
@@ -145,6 +146,20 @@ class Run:
             k, v = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
             self.cache[key] = (k, v)
         return self.cache[key]
+
+    def text_keys(self, layer: Layer, number: int, like: Tensor, patcher: ModelPatcher) -> Tensor:
+        """(1, L, C) keys of the prompt that an applied binding's words stand in, computed as often."""
+        key = ("text", number, *_circumstances(layer, like, patcher))
+        if key not in self.cache:
+            self.cache[key] = (layer.attention.to_k(self.texts[self.applied[number].binding.id][:1].to(like)),)
+        return self.cache[key][0]
+
+
+def _circumstances(layer: Layer, like: Tensor, patcher: ModelPatcher) -> tuple:
+    """What else the keys and values of a run depend on."""
+    hooks = patcher.current_hooks
+    strengths = tuple(hook.strength for hook in hooks.hooks) if hooks is not None else ()
+    return layer.path, like.device, like.dtype, hooks, strengths
 
 
 def _open_run(applied: tuple[Applied, ...]) -> Callable:
@@ -193,7 +208,7 @@ def _bind_call(
                 "another node runs the model on a part or at another size of the picture and does not say where it "
                 "lies, so regions of subjects are scaled to it."
             )
-        call = Call(run, rows, places, order, patcher, float(t[0]))
+        call = Call(run, rows, places, x.shape[-2:], order, patcher, float(t[0]))
         if call.active:
             slots = options.get("patches_replace", {})
             cross = slots.get("attn2", {})
@@ -209,8 +224,9 @@ class Call:
     """One call of the model: who is active in which rows.
 
     rows: (B, 1) the rows' marks; places: (B, 2, H, W) where they lie, or None where no subject is limited to a region.
-    order: the host's list that says where each chunk of rows comes from, copied: an attention couple changes it in
-    place. active: for each applied binding with any, the subjects that act at this noise level.
+    size: (H, W) of their latent. order: the host's list that says where each chunk of rows comes from, copied: an
+    attention couple changes it in place. active: for each applied binding with any, the subjects that act at this noise
+    level.
     """
 
     def __init__(
@@ -218,6 +234,7 @@ class Call:
         run: Run,
         rows: Tensor,
         places: Tensor | None,
+        size: Sequence[int],
         order: Sequence[int],
         patcher: ModelPatcher,
         sigma: float,
@@ -225,6 +242,7 @@ class Call:
         self.run = run
         self.meanings = [run.meanings[number] for number in rows[:, 0].tolist()]
         self.places = places
+        self.size = tuple(size)
         self.order = tuple(order)
         self.patcher = patcher
         numbers = {number for meaning in self.meanings for number in meaning.bindings}
@@ -273,20 +291,34 @@ class BoundSlot:
         limits = reach(subjects, sizes, block, places, run.latent_size, q)
         if not (meaning.words and any(run.applied[n].by_word for n, _ in active)):
             return subject_term(q, k, v, heads, limits)
-        ((number, indices),) = active  # a conditioning's words are those of one binding
-        gates = gates_by_word(run.applied[number].binding, indices, q, k_text, heads)
+        gates = torch.cat([self._gates(q, k_text, meaning.negative, *one) for one in active], dim=-1)
         return gated_subject_term(q, k, v, heads, sizes, gates, limits)
 
+    def _gates(self, q: Tensor, k_text: Tensor, negative: bool, number: int, indices: Sequence[int]) -> Tensor:
+        """(B, N, A) of an applied binding's active subjects. In a negative row too they follow the words of the
+        binding's prompt, so that an empty picture acts where the subjects do, and nowhere else."""
+        run = self.call.run
+        if not run.applied[number].by_word:
+            return torch.ones(*q.shape[:2], len(indices), device=q.device)
+        if negative:
+            k_text = run.text_keys(self.layer, number, q, self.call.patcher).expand(len(q), -1, -1)
+        return gates_by_word(
+            run.applied[number].binding, indices, q, k_text, self.layer.attention.heads, self.call.size
+        )
 
-def gates_by_word(binding: Binding, active: Sequence[int], q: Tensor, k_text: Tensor, heads: int) -> Tensor:
+
+def gates_by_word(
+    binding: Binding, active: Sequence[int], q: Tensor, k_text: Tensor, heads: int, size: Sequence[int]
+) -> Tensor:
     """(B, N, A) in [0, 1], how far each active subject may act on each pixel, by where the prompt looks for its word.
 
     It competes with the rest of the prompt, with words marked with <|nobody|> above all, and with the words of subjects
-    that are not active now. q: (B, N, H d); k_text: (B, L, H d), of which a node may have cut some.
+    that are not active now. q: (B, N, H d); k_text: (B, L, H d), of which a node may have cut some; size: (H, W) of the
+    latent.
     """
     length = k_text.shape[1]
     own = [binding.words[index] for index in active]
     idle = [words for index, words in enumerate(binding.words) if index not in active]
     nobody, others = ([place for place in places if place < length] for places in (binding.nobody, binding.others))
     columns = word_columns(competing(own, idle, nobody, others), length)
-    return word_gates(word_maps(q, k_text, columns, heads), len(own))
+    return word_gates(means_near(word_maps(q, k_text, columns, heads), *size), len(own))

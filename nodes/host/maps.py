@@ -44,7 +44,7 @@ class Recorder:
         photos = self._photos(q, out, run, number, active, extra_options)
         gates = torch.zeros_like(photos)
         if self.applied.by_word and active:
-            gates[..., list(active)] = gates_by_word(self.binding, active, q, k, heads).to(gates)
+            gates[..., list(active)] = gates_by_word(self.binding, active, q, k, heads, self.total.shape[-2:]).to(gates)
             photos = photos * gates
         maps = torch.stack([words, photos], dim=-1).mean(dim=0)  # (N, S, 2)
         maps = maps / maps.mean(dim=0, keepdim=True).clamp_min(1e-12)

@@ -27,8 +27,9 @@ DENSITY = 2
 class Meaning(NamedTuple):
     """What a conditioning means to its rows.
 
-    bindings: numbers of the applied bindings they get. words: whether its text is those bindings' own prompt, so that
-    their entity words stand in it. negative: they get what the subjects leave to negative rows.
+    bindings: numbers of the applied bindings they get. words: whether it is known where the entity words of those
+    bindings are looked for, because its text is their own prompt, or in a negative row that of the run's others.
+    negative: they get what the subjects leave to negative rows.
     """
 
     bindings: tuple[int, ...]
@@ -90,7 +91,7 @@ def mark_rows(
             text = cond.get("cross_attn")
             zeroed = text is not None and not text.any()
             if group != "positive" and (zeroed or number is None):
-                meaning = Meaning(empties, words=False, negative=True)
+                meaning = Meaning(empties, words=not adopted, negative=True)
             elif zeroed:
                 if number is not None:
                     warn("the positive prompt was zeroed out, so it gets no subjects.")

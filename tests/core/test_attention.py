@@ -11,9 +11,12 @@ from torch import nn
 from mmdiff_core import multimodal_cross_attention, subject_term
 from mmdiff_core.model.attention import (
     ENOUGH,
+    NEAR,
     attend,
     competing,
     gated_subject_term,
+    grid,
+    means_near,
     word_columns,
     word_gates,
     word_maps,
@@ -300,3 +303,36 @@ def test_a_gated_subject_acts_only_in_its_region():
     assert close(term[:, 3:], second[:, 3:])
     first = subject_term(q, k[:, :TOKENS], v[:, :TOKENS], HEADS) / 2
     assert close(term[:, :3], (first + second)[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "picture", "wanted"),
+    [(1024, (64, 64), (32, 32)), (240, (96, 160), (12, 20)), (63 * 32, (125, 64), (63, 32)), (7, (1, 1), (1, 7))],
+)
+def test_a_blocks_grid_has_the_shape_of_its_picture(pixels, picture, wanted):
+    """However a model comes to its number of pixels; at worst a row of them."""
+    assert grid(pixels, *picture) in (wanted, wanted[::-1] if picture[0] == picture[1] else wanted)
+
+
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_means_near_a_pixel_end_at_the_border(height, width):
+    maps = random(1, height * width, 2, seed=height)
+    radius = max(1, round(NEAR * math.sqrt(height * width)))
+    rows, columns = grid(height * width, height, width)
+    squares = maps.unflatten(1, (rows, columns))
+    wanted = [
+        squares[0, max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1].mean(dim=(0, 1))
+        for y in range(rows)
+        for x in range(columns)
+    ]
+    assert close(means_near(maps, height, width)[0], torch.stack(wanted))
+
+
+def test_a_hole_in_a_subjects_map_is_the_subjects():
+    """And what lies apart from it is not."""
+    maps = torch.full((1, 16, 16, 2), 0.1)
+    maps[:, 2:8, 2:8, 0] = 0.9
+    maps[:, 4, 4, 0] = 0.0
+    gates = word_gates(means_near(maps.flatten(1, 2), 16, 16), 1).unflatten(1, (16, 16))[0, ..., 0]
+    assert word_gates(maps.flatten(1, 2), 1).unflatten(1, (16, 16))[0, 4, 4, 0] < 0.01
+    assert gates[2:8, 2:8].min() > 0.9 and gates[12:, 12:].max() < 0.1

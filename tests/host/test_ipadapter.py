@@ -1,6 +1,7 @@
 """The IP-Adapter family in the host: read from its folder, bound by word, and beside the pack that runs it today."""
 
 import copy
+import dataclasses
 import sys
 from types import SimpleNamespace
 
@@ -235,8 +236,51 @@ def test_two_subjects_in_one_softmax_or_each_where_its_word_is(pack, plus):
     )
     assert error(by_word[0], together[0]) > DIFFERENT and error(by_word[0], swapped[0]) > DIFFERENT
     assert error(alone[0], by_word[0]) > DIFFERENT
-    for found in (by_word, swapped, alone):  # equal subjects of an empty picture: their softmax is that of one
-        assert error(found[1], together[1]) <= BOUND
+
+
+def test_an_empty_picture_acts_where_the_subjects_do_and_nowhere_else(pack, plus, monkeypatch):
+    """In negative rows, by word as in a region: gates follow the words of the binding's prompt there too."""
+    attention = module(pack, "nodes.host.attention")
+    binding, *prompts = bound_by_hand(pack, plus.scene, plus.mmdiff, plus.subjects)
+    binding = dataclasses.replace(binding, others=(2, 3, 7))
+    reference, model = (applied(pack, binding, plus.scene.model, 0.8, one) for one in ("reference", "by word"))
+    together, bare, by_word = (
+        predict(reference, *prompts),
+        plain(plus.scene, plus.scene.model),
+        predict(model, *prompts),
+    )
+    assert error(by_word[1], together[1]) > DIFFERENT and error(by_word[1], bare[1]) > DIFFERENT
+    rows = []
+
+    def gates(maps, subjects, value):
+        rows.append(len(maps))
+        return torch.full((*maps.shape[:2], subjects), value)
+
+    monkeypatch.setattr(attention, "word_gates", lambda *given: gates(*given, 0.0))
+    assert all(error(found, without) <= BOUND for found, without in zip(predict(model, *prompts), bare, strict=True))
+    monkeypatch.setattr(attention, "word_gates", lambda *given: gates(*given, 0.5))
+    # Half of each of two equal subjects of an empty picture, whose one softmax is that of one.
+    assert error(predict(model, *prompts)[1], together[1]) <= BOUND
+    cross = sum(layer.cross for layer in plus.scene.layers)
+    assert sum(rows) == 2 * 2 * cross
+
+
+def test_a_place_limits_a_subject_and_the_empty_picture_that_it_leaves(pack, plus):
+    """A region, and a stretch of sampling, in both rows; outside of either the model is the bare one."""
+    ada, place = plus.subjects[0], pack["MMDiffPlaceSubject"].execute
+    mask = torch.zeros(1, 128, 128)
+    whole, bare = drawn(pack, plus.scene, plus.mmdiff, [ada]), plain(plus.scene, plus.scene.model)
+
+    def placed(*window, region=None):
+        return drawn(pack, plus.scene, plus.mmdiff, [place(ada, *window, region=region).args[0]])
+
+    everywhere, nowhere, later = placed(0, 1, region=mask + 1), placed(0, 1, region=mask), placed(0.6, 1)
+    mask[..., :64] = 1
+    left = placed(0, 1, region=mask)
+    for row in range(2):
+        assert error(everywhere[row], whole[row]) <= BOUND
+        assert error(nowhere[row], bare[row]) <= BOUND and error(later[row], bare[row]) <= BOUND
+        assert error(left[row], whole[row]) > DIFFERENT and error(left[row], bare[row]) > DIFFERENT
 
 
 def test_negative_rows_get_an_empty_picture_whatever_their_prompt_is(pack, plus):
@@ -343,6 +387,24 @@ def test_load_says_which_files_are_wanted_and_whether_they_are_there(pack, tmp_p
     there = wanted.report(core)
     assert "CLIP ViT-H/14, there as vit-h.safetensors" in there and "its models are there" in there
     folder_paths.filename_list_cache.pop("clip_vision", None)
+
+
+def test_faceid_without_face_models_says_what_is_missing(pack, scenes, tmp_path, monkeypatch):
+    """Load MM-Diff in its report, Analyze Face as an error; a photo that is encoded without it asks for a face."""
+    mmdiff = loaded(pack, write(random_parts("faceid"), tmp_path, "faceid.bin"))
+    folders = module(pack, "nodes.host.folders")
+    monkeypatch.setattr(folders, "face_folders", lambda: [tmp_path])
+    for said in (
+        module(pack, "nodes.host.wanted").report(mmdiff.core),
+        raised(pack, lambda: pack["MMDiffAnalyzeFace"].execute(scenes("sd15").photos[:1], "largest", 0, mmdiff)),
+    ):
+        assert "det_10g.onnx" in said and str(tmp_path) in said and "buffalo_l" in said
+
+
+def raised(pack, work):
+    with pytest.raises(module(pack, "mmdiff_core").MMDiffError) as caught:
+        work()
+    return str(caught.value)
 
 
 def test_the_wrong_encoder_and_no_face_are_said(pack, scenes, encoder, tmp_path):
