@@ -82,15 +82,16 @@ def word_maps(q: Tensor, k: Tensor, columns: Tensor, heads: int) -> Tensor:
 def grid(pixels: int, height: int, width: int) -> tuple[int, int]:
     """(h, w) of so many pixels that has the shape of a picture of height x width, as nearly as can be."""
     rows = (row for row in range(1, pixels + 1) if pixels % row == 0)
-    height_of = min(rows, key=lambda row: abs(math.log(row * row * width / (pixels * height))))
-    return height_of, pixels // height_of
+    found = min(rows, key=lambda row: abs(math.log(row * row * width / (pixels * height))))
+    return found, pixels // found
 
 
 def means_near(maps: Tensor, height: int, width: int) -> Tensor:
     """(B, N, W) maps of a picture of height x width to their means NEAR each pixel."""
     radius = max(1, round(NEAR * maps.shape[1] ** 0.5))
-    squares = maps.mT.unflatten(-1, grid(maps.shape[1], height, width))
-    means = nn.functional.avg_pool2d(squares, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+    means = maps.mT.unflatten(-1, grid(maps.shape[1], height, width))
+    for size, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
+        means = nn.functional.avg_pool2d(means, size, stride=1, padding=padding, count_include_pad=False)
     return means.flatten(-2).mT
 
 

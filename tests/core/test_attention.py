@@ -56,10 +56,12 @@ def layer():
     return base.requires_grad_(False), lora.requires_grad_(False)
 
 
-def run(layer, subject_tokens, valid, weight=0.7, columns=None):
-    x, text = random(ROWS, PIXELS, WIDTH, seed=1), random(ROWS, WORDS, CONTEXT, seed=2)
+def run(layer, subject_tokens, valid, weight=0.7, columns=None, text=2, guide=None):
+    """text, guide: seeds."""
+    x, text = random(ROWS, PIXELS, WIDTH, seed=1), random(ROWS, WORDS, CONTEXT, seed=text)
+    guide = None if guide is None else random(ROWS, WORDS, CONTEXT, seed=guide)
     return multimodal_cross_attention(
-        x, text, subject_tokens, valid, *layer, heads=HEADS, weight=weight, columns=columns
+        x, text, subject_tokens, valid, *layer, heads=HEADS, weight=weight, columns=columns, guide=guide
     )
 
 
@@ -192,6 +194,16 @@ def test_a_layer_by_word_gates_each_slot(layer):
     everywhere = torch.zeros_like(columns)[..., :2]
     everywhere[:, 1, 0] = 1  # a second slot whose word stands nowhere, and nothing else
     assert close(run(layer, SUBJECTS, VALID, columns=everywhere)[1], shared[1])
+
+
+def test_gates_follow_the_words_of_another_text(layer):
+    """The subjects' share, of a row whose own text has no words for them, is that of the row that has."""
+    columns = word_columns(competing([[1], [3]], [], [], [0, 2]), WORDS).expand(ROWS, -1, -1)
+
+    def share(**texts):
+        return run(layer, SUBJECTS, VALID, columns=columns, **texts) - run(layer, SUBJECTS, VALID & False, **texts)
+
+    assert close(share(text=9, guide=2), share(text=2)) and not close(share(text=9), share(text=2))
 
 
 def test_word_maps_are_the_text_branchs_attention():
