@@ -21,6 +21,7 @@ def test_a_checkpoint_trained_here_has_the_clean_habits():
         resize="bilinear",
         face_crop=224,
         unit_face=True,
+        recogniser="buffalo_l",
         square="padded",
     )
 

@@ -212,7 +212,8 @@ QUERIES, KEYS = (torch.randn(2, size, 8, generator=torch.Generator().manual_seed
 def by_word(pack, active=(0, 1), cut=12, **words):
     """Gates of a binding whose words stand there, for the same queries and text."""
     binding = SimpleNamespace(**{"words": ((2,), (5,)), "nobody": (), "others": (), **words})
-    return module(pack, "nodes.host.attention").gates_by_word(binding, active, QUERIES, KEYS[:, :cut], heads=2, size=(8, 8))
+    gates = module(pack, "nodes.host.attention").gates_by_word
+    return gates(binding, active, QUERIES, KEYS[:, :cut], heads=2, size=(8, 8))
 
 
 def test_the_rest_of_the_prompt_competes(pack):
