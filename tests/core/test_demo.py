@@ -51,7 +51,7 @@ def test_an_unseen_subject_is_who_is_drawn(run):
     found = share(run, references, list(NAMES))
     floor = share(run, [torch.zeros(0, 3, 64, 64)] * len(NAMES), list(NAMES))
     print(f"right in {found:.2f} of the pictures, without a reference in {floor:.2f}")
-    assert found >= floor + 0.4
+    assert found >= floor + 0.7
 
 
 def test_references_that_are_swapped_swap_the_subjects(run):
