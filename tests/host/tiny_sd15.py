@@ -62,4 +62,5 @@ def plus_adapter(pack: Pack, folder: Path) -> None:
     hidden = sdxl().clip_vision.config["hidden_size"]
     attention = [layer.attention.to_q.out_features for layer in layers]
     folder.mkdir(parents=True)
-    write(random_parts("plus", attention=attention, hidden=hidden), folder, "ip-adapter-plus_sd15.safetensors")
+    parts = random_parts("plus", attention=attention, hidden=hidden, depth=4)  # IPAdapter_plus reads no other depth
+    write(parts, folder, "ip-adapter-plus_sd15.safetensors")
