@@ -78,7 +78,7 @@ def test_every_text_is_read_in_every_palette(page, vue):
         page.evaluate("one => app.extensionManager.setting.set('Comfy.ColorPalette', one)", palette)
         page.evaluate("() => new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(seen)))")
         measured = page.evaluate(CONTRASTS)
-        assert len(measured) > 20
+        assert len(measured) > 15
         worst[palette] = min(measured, key=lambda one: one[1])
     page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
     print(worst)
