@@ -141,9 +141,9 @@ def test_a_batch_split_over_devices(pack, scene, monkeypatch):
     attention = module(pack, "nodes.host.attention")
     ran, bind = [], attention.Call
 
-    def record(run, rows, places, order, patcher, sigma):
+    def record(run, rows, places, size, order, patcher, sigma):
         ran.append((threading.get_ident(), id(patcher.model), id(run)))
-        return bind(run, rows, places, order, patcher, sigma)
+        return bind(run, rows, places, size, order, patcher, sigma)
 
     monkeypatch.setattr(attention, "Call", record)
     found = predict(model, *scene.prompts)

@@ -167,6 +167,19 @@ def test_example_workflows_and_their_posted_form_are_the_same_graph():
         assert (ROOT / "example_workflows" / path.name).with_suffix(".jpg").exists()
 
 
+def test_templates_say_which_nodes_are_the_hosts(server):
+    """The page offers to install what a node's `cnr_id` names, so no other pack's node passes for the host's."""
+    packs = {name: one["python_module"] for name, one in json.loads(server.get("/object_info")).items()}
+    own = {name for name, module in packs.items() if not module.startswith("custom_nodes.")}
+    for path in WORKFLOWS:
+        graph = json.loads((ROOT / "example_workflows" / path.name).read_text())
+        nodes = graph["nodes"] + [
+            node for one in graph.get("definitions", {}).get("subgraphs", []) for node in one["nodes"]
+        ]
+        said = {node["type"] for node in nodes if node["properties"].get("cnr_id") == "comfy-core"}
+        assert not {name for name in said - own if "-" not in name}, path.stem  # with a hyphen: a blueprint's number
+
+
 def test_the_host_lists_the_blueprints(server):
     listed = json.loads(server.get("/global_subgraphs"))
     ours = {number: one["name"] for number, one in listed.items() if one["info"]["node_pack"] == "custom_nodes.mm-diff"}
