@@ -51,7 +51,7 @@ def refused(folder, tmp_path):
         ({"model": {"vision_layers": 9}}, ["model.vision_layers", "9", "has 3"]),
         ({"model": {"head_dim": 5}}, ["model.head_dim", "16"]),
         ({"data": {"resolution": 33}}, ["data.resolution", "multiple of 4", "32"]),
-        ({"data": {"kind": "clouds"}}, ["data.kind", "clouds", "annotated, world"]),
+        ({"data": {"kind": "clouds"}}, ["data.kind", "clouds", "annotated, shards, world"]),
         ({"data": {"options": {"colour": 1}}}, ["data.options.colour", "max_subjects"]),
         ({"data": {"options": {"max_subjects": 1}}}, ["loss.image", "two subjects", "model.null_token"]),
         ({"base": "nowhere"}, ["base", "nowhere", "unet"]),
