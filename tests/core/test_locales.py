@@ -90,9 +90,9 @@ def help_page(name: str, language: str | None = None) -> str:
 
 def inputs_of(text: str) -> list[str]:
     """What the table of inputs names: the first whose rows begin with a name."""
-    table = re.search(r"(?:^\| `\w+(?: \d+)?`.*\|\n)+", text, re.MULTILINE)
+    table = re.search(r"(?:^\| `\w+`.*\|\n)+", text, re.MULTILINE)
     cells = [row.split(" | ")[0] for row in table[0].splitlines()] if table else []
-    return [name for cell in cells for name in re.findall(r"`(\w+(?: \d+)?)`", cell)]
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
