@@ -22,17 +22,22 @@ class Order:
         self._records = np.empty(0, np.int64)
 
     def __getitem__(self, index: int) -> int:
-        """The record that item `index` shows, a pure function of seed and index. Raises IndexError below 0."""
+        """The record that item `index` shows, a pure function of index and of what the order was made with. Raises
+        IndexError below 0."""
         if index < 0:
             raise IndexError(index)
         epoch, place = divmod(index, self.count)
         if epoch != self._epoch:
-            self._records = stream("order", self.seed, epoch).permutation(self.count)
+            self._records = self._shuffled(stream("order", self.seed, epoch))
             self._epoch = epoch
         return int(self._records[place])
 
+    def _shuffled(self, random: np.random.Generator) -> np.ndarray:
+        """The records of an epoch."""
+        return random.permutation(self.count)
 
-class Grouped:
+
+class Grouped(Order):
     """As `Order`, but each `batch` items, counted from 0, show records of one group. Where a group's number of records
     is no multiple of `batch`, some of them come twice in an epoch."""
 
@@ -43,21 +48,8 @@ class Grouped:
             members.setdefault(group, []).append(record)
         self.members = [np.array(one) for one in members.values()]
         self.batch = batch
-        self.seed = seed
-        self.count = sum(-(-len(one) // batch) for one in self.members) * batch
-        self._epoch = -1
-        self._records = np.empty(0, np.int64)
+        super().__init__(sum(-(-len(one) // batch) for one in self.members) * batch, seed)
 
-    def __getitem__(self, index: int) -> int:
-        """The record that item `index` shows, a pure function of seed, batch and index. Raises IndexError below 0."""
-        if index < 0:
-            raise IndexError(index)
-        epoch, place = divmod(index, self.count)
-        if epoch != self._epoch:
-            random = stream("order", self.seed, epoch)
-            batches = [
-                np.resize(random.permutation(one), (-(-len(one) // self.batch), self.batch)) for one in self.members
-            ]
-            self._records = random.permutation(np.concatenate(batches)).ravel()
-            self._epoch = epoch
-        return int(self._records[place])
+    def _shuffled(self, random: np.random.Generator) -> np.ndarray:
+        batches = [np.resize(random.permutation(one), (-(-len(one) // self.batch), self.batch)) for one in self.members]
+        return random.permutation(np.concatenate(batches)).ravel()

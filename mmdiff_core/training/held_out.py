@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..drawing.processors import Maps
+from ..model.attention import grid
 from ..sheet import Cell, sheet
 from .batches import Batch, Collate, Indexed
 from .config import Config, Drop
@@ -83,9 +84,8 @@ def _mean(layers: list[Tensor], size: torch.Size) -> Tensor:
     """(B, N, S) of each layer to (B, S, 16, 16); the layers' grids have the aspect of the picture."""
     found = []
     for layer in layers:
-        rows = round((layer.shape[1] * size[0] / size[1]) ** 0.5)
-        grid = layer.float().transpose(1, 2).unflatten(-1, (rows, -1))
-        found.append(nn.functional.interpolate(grid, (GRID, GRID), mode="bilinear", antialias=True))
+        maps = layer.float().transpose(1, 2).unflatten(-1, grid(layer.shape[1], *size))
+        found.append(nn.functional.interpolate(maps, (GRID, GRID), mode="bilinear", antialias=True))
     return torch.stack(found).mean(0).cpu()
 
 

@@ -91,7 +91,10 @@ class Run:
         self.meanings = mark_rows(guider.conds, bindings, size, corner, patcher.load_device)
         every = list(itertools.chain.from_iterable(guider.conds.values()))
         self.uuids = {cond["uuid"] for cond in every}
-        self.texts = {cond[CONDITIONING_KEY]: cond["cross_attn"] for cond in every if CONDITIONING_KEY in cond}
+        self.texts: dict[str, Tensor] = {}  # of bindings; zeroed copies say nothing of where words are
+        for cond in every:
+            if CONDITIONING_KEY in cond and cond["cross_attn"].any():
+                self.texts.setdefault(cond[CONDITIONING_KEY], cond["cross_attn"])
         sampling = patcher.get_model_object("model_sampling")
         self.windows = [
             [
@@ -289,7 +292,8 @@ class BoundSlot:
         subjects = [run.applied[n].binding.subjects[i] for n, indices in active for i in indices]
         sizes = [len(subject.tokens) for subject in subjects]
         limits = reach(subjects, sizes, block, places, run.latent_size, q)
-        if not (meaning.words and any(run.applied[n].by_word for n, _ in active)):
+        told = not meaning.negative or all(run.applied[n].binding.id in run.texts for n, _ in active)
+        if not (meaning.words and told and any(run.applied[n].by_word for n, _ in active)):
             return subject_term(q, k, v, heads, limits)
         gates = torch.cat([self._gates(q, k_text, meaning.negative, *one) for one in active], dim=-1)
         return gated_subject_term(q, k, v, heads, sizes, gates, limits)

@@ -303,6 +303,20 @@ def test_negative_rows_get_an_empty_picture_whatever_their_prompt_is(pack, plus)
     assert error(left[1], bare[1]) <= BOUND and error(left[0], a[0]) <= BOUND
 
 
+def test_by_word_negative_rows_follow_a_prompt_that_still_says_something(pack, plus):
+    """Not its zeroed copy; and where no prompt is left to follow, the empty picture acts as by reference."""
+    window = module(pack, "nodes.host.text").WINDOW_KEY
+    binding, positive, negative = bound_by_hand(pack, plus.scene, plus.mmdiff, plus.subjects)
+    binding = dataclasses.replace(binding, others=(2, 3, 7))
+    by_word, reference = (applied(pack, binding, plus.scene.model, 0.8, one) for one in ("by word", "reference"))
+    zeroed, of_positive = ([[torch.zeros_like(one[0][0]), one[0][1]]] for one in (negative, positive))
+    wanted = predict(by_word, positive, zeroed)
+    assert error(predict(by_word, positive, of_positive)[1], wanted[1]) <= BOUND
+    past = [[positive[0][0], {**positive[0][1], window: (0.5, 0.5), "start_percent": 0.5, "end_percent": 0.5}]]
+    for gone in (of_positive, past + zeroed):
+        assert error(predict(by_word, gone, zeroed)[1], predict(reference, gone, zeroed)[1]) <= BOUND
+
+
 def test_the_term_is_in_every_slot_and_every_row(pack, plus):
     binding, positive, negative = bound_by_hand(pack, plus.scene, plus.mmdiff, plus.subjects)
     cross = [layer for layer in plus.scene.layers if layer.cross]
