@@ -81,10 +81,12 @@ def check_cast(
     acted: list[Acted],
     threshold: float,
 ) -> list[Checked]:
-    """Check every picture, (B, H, W, 3 or 4) in [0, 1]: by faces where all subjects have face vectors, else by the
-    vision encoder. Raises MMDiffError where a subject can't be looked for."""
+    """Check every picture, (B, H, W, 3 or 4) in [0, 1]: by faces where all subjects have face vectors of buffalo_l, on
+    whose scale they are compared, else by the vision encoder. Raises MMDiffError where a subject can't be looked
+    for."""
     check_photos(image)
-    if all(subject.faces is not None for subject in binding.subjects):
+    of_buffalo = mmdiff.core.spec.recogniser == "buffalo_l"
+    if of_buffalo and all(subject.faces is not None for subject in binding.subjects):
         look = _by_faces(binding, len(image))
     else:
         look = _by_pictures(binding, mmdiff, clip_vision, threshold, len(image))
@@ -117,8 +119,8 @@ def _by_pictures(
         )
     if clip_vision is None:
         raise MMDiffError(
-            "Not all subjects have face vectors, so they are looked for with the vision encoder, and none is "
-            "connected. Connect Load CLIP Vision to `clip_vision`."
+            "Not all subjects have face vectors of buffalo_l, so they are looked for with the vision encoder, and none "
+            "is connected. Connect Load CLIP Vision to `clip_vision`."
         )
     towers = Towers(mmdiff, clip_vision, ProgressBar(3 * len(binding.subjects) + pictures))
     cast = [likeness(subject.photos, towers) for subject in binding.subjects]

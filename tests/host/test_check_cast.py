@@ -150,3 +150,13 @@ def test_a_subject_of_an_older_file(pack, demo, encoded):
     binding = bound(pack, "a toy<|subj|>", [old], mmdiff=demo[4], clip=demo[1])[2]
     with pytest.raises(module(pack, "mmdiff_core").MMDiffError, match="penguin: saved by an older version"):
         check(pack, demo, binding, picture(pack, "penguin", None))
+
+
+def test_subjects_by_another_recogniser_are_looked_for_as_pictures(pack, demo, placed, monkeypatch):
+    """Faces are compared on a scale that is known for buffalo_l alone."""
+    faces = [dataclasses.replace(subject, faces=torch.ones(1, 128)) for subject in placed.subjects]
+    binding = dataclasses.replace(placed, subjects=faces)
+    shown = picture(pack, "penguin", "ladybug")
+    monkeypatch.setattr(demo[4].core, "spec", dataclasses.replace(demo[4].core.spec, recogniser="dlib"))
+    found, wanted = (check(pack, demo, one, shown) for one in (binding, placed))
+    assert torch.equal(found[0], wanted[0]) and len(found[0]) == 1
