@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 BIN = "Scripts" if os.name == "nt" else "bin"
+AT_ONCE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""Files of tests in several processes, no more than memory is sure to hold; `-n 0` behind it is one after another."""
 
 
 def run(*command: object, folder: Path = ROOT, **environment: str) -> None:
@@ -38,18 +40,23 @@ def own_python() -> Path:
     return python
 
 
+def pytest(python: Path, *options: str, **environment: str) -> None:
+    """With one thread in each process: PyTorch's threads wait by spinning, and beside others cost ten times the time."""
+    run(python, "-m", "pytest", *AT_ONCE, *options, **{"OMP_NUM_THREADS": "1", **os.environ, **environment})
+
+
 def test(*options: str) -> None:
     python = own_python()
     run(python, "-m", "ruff", "check", ".")
     run(python, "-m", "ruff", "format", "--check", ".")
-    run(python, "-m", "pytest", "tests/core", *options)
+    pytest(python, "tests/core", *options)
     hosts = [Path(folder) for folder in os.environ.get("COMFYUI_DIR", "").split(os.pathsep) if folder]
     if not hosts:
         print("COMFYUI_DIR is not set: the host and browser tests were NOT run.")
     for host in hosts:
         python = next(p for h in (host, hosts[0]) if (p := h / ".venv" / BIN / "python").exists())
         install(python, "-r", ROOT / "tests/host/requirements.txt")
-        run(python, "-m", "pytest", "tests/host", "tests/web", *options, COMFYUI_DIR=str(host))
+        pytest(python, "tests/host", "tests/web", *options, COMFYUI_DIR=str(host))
 
 
 def demo(*options: str) -> None:
