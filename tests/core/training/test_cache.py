@@ -15,17 +15,6 @@ PLAIN = {"fuse_prompt": False}
 """Nothing is fused into the text, so that it is kept too."""
 
 
-def apart(a, b):
-    """How far two runs are from each other: relatively, but the constraints, which are small differences of means of
-    shares, on the scale of those."""
-    constraints = ("text", "image")
-    plain = difference(
-        *([{key: line[key] for key in line if key not in (*constraints, "cached")} for line in run] for run in (a, b))
-    )
-    shares = [abs(one[key] - other[key]) for one, other in zip(a, b, strict=True) for key in constraints]
-    return max(plain, *shares)
-
-
 def without_share(lines):
     return [{name: value for name, value in line.items() if name != "cached"} for line in lines]
 
@@ -38,7 +27,7 @@ def test_losses_are_the_same_and_the_second_run_finds_everything(run, folder, tm
     cache = str(tmp_path / "cache")
     bare = run("bare", **sections)
     first, second = (run(name, cache=cache, **sections) for name in ("first", "second"))
-    assert apart(bare, first) <= 1e-5
+    assert difference(bare, first) <= 1e-5
     assert without_share(first) == without_share(second)
     assert first[0]["cached"] < 1 and all(line["cached"] == 1 for line in second)
     kinds = {path.name for path in (tmp_path / "cache").iterdir()}
@@ -52,7 +41,7 @@ def test_a_batch_does_not_decide_what_is_kept(run, tmp_path):
     run("alone", cache=cache, train={"steps": 3, "batch": 1})
     mixed = run("mixed", cache=cache, train={"steps": 3, "batch": 4}, data={"workers": 2})
     assert 0 < mixed[0]["cached"] < 1
-    assert apart(bare, mixed) <= 1e-5
+    assert difference(bare, mixed) <= 1e-5
 
 
 def test_other_weights_are_other_entries(run, folder, tmp_path):
@@ -71,7 +60,7 @@ def test_other_weights_are_other_entries(run, folder, tmp_path):
     other = {"base": str(tmp_path / "base"), "vision": str(tmp_path / "vision"), "train": {"steps": 1, "batch": 2}}
     bare = run("bare", **other)
     cached = run("cached", cache=cache, **other)
-    assert cached[0]["cached"] == 0 and apart(bare, cached) <= 1e-5
+    assert cached[0]["cached"] == 0 and difference(bare, cached) <= 1e-5
 
 
 def test_a_file_that_was_cut_off_is_made_anew(run, tmp_path):
@@ -114,4 +103,4 @@ def test_two_processes_share_a_cache(run, write, tmp_path):
     assert done.returncode == 0, done.stderr
     one = run("one", **{**sections, "train": {**sections["train"], "batch": 4}})
     assert all(line["cached"] == 1 for line in one)
-    assert apart(one, logged(tmp_path / "two")) <= 1e-5
+    assert difference(one, logged(tmp_path / "two")) <= 1e-5
