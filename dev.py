@@ -41,7 +41,8 @@ def own_python() -> Path:
 
 
 def pytest(python: Path, *options: str, **environment: str) -> None:
-    """With one thread in each process: PyTorch's threads wait by spinning, and beside others cost ten times the time."""
+    """With one thread in each process: PyTorch's wait for one another by spinning, which beside others takes ten times
+    the time."""
     run(python, "-m", "pytest", *AT_ONCE, *options, **{"OMP_NUM_THREADS": "1", **os.environ, **environment})
 
 

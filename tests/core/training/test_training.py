@@ -60,8 +60,8 @@ SHARE = 0.01
 
 
 def difference(a, b):
-    """The largest difference of any value of any step, relative to the largest of its kind, and of the constraints, which
-    are small differences of means of shares, to no less than a share. What a cache knew is none of it."""
+    """The largest difference of any value of any step, relative to the largest of its kind, and of the constraints,
+    being small differences of means of shares, to no less than a share. What a cache knew is none of it."""
     assert [one["step"] for one in a] == [one["step"] for one in b]
     apart = []
     for key in a[0].keys() - {"cached"}:
