@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .errors import MMDiffError
+from .model.attention import grid
 
 _EPS = 1e-5
 
@@ -71,9 +72,8 @@ def resize_masks(masks: Tensor, pixels: int) -> Tensor:
     masks: (B, S, H, W) in [0, 1]; pixels: number of the layer's pixels, a grid of the same aspect. Returns
     (B, pixels, S).
     """
-    height, width = masks.shape[-2:]
-    rows = round((pixels * height / width) ** 0.5)
-    return rearrange(nn.functional.adaptive_avg_pool2d(masks, (rows, pixels // rows)), "b s h w -> b (h w) s")
+    sides = grid(pixels, *masks.shape[-2:])
+    return rearrange(nn.functional.adaptive_avg_pool2d(masks, sides), "b s h w -> b (h w) s")
 
 
 def mask_loss(maps: Sequence[Tensor], masks: Tensor, form: str) -> Tensor:

@@ -16,7 +16,7 @@ from ..errors import MMDiffError
 from ..files import digest
 from .adapter import Adapter
 from .base import Base
-from .processors import Maps
+from .processors import Maps, mean_map
 from .sample import sample
 from .slots import Reader, Slots
 
@@ -101,11 +101,7 @@ class Drawer:
             noisy = base.scheduler.add_noise(base.encode(scene, latents_noise), noise, time)
             self.adapter.predict(noisy, time, self.adapter.conditions(slots, image.shape[-1]), maps)
         found = {"text": maps.text, "image": maps.image}
-        return {
-            branch: torch.stack([_grid(one) for one in layers.values()]).mean(0)
-            for branch, layers in found.items()
-            if layers
-        }
+        return {branch: mean_map(layers, *image.shape[-2:])[0] for branch, layers in found.items() if layers}
 
     def _slots(self, prompts: Sequence[str], references: Sequence[Tensor]) -> Slots:
         slots = self.reader.slots(prompts, references, self.adapter.base.photo_size, self.settings.by_word)
@@ -160,10 +156,3 @@ def load(folder: Path, by_word: bool = False) -> Drawer:
     about = f"{checkpoint} ({size} numbers), {settings.steps} steps of sampling, guidance {settings.guidance:g}"
     about += ", by word" * settings.by_word
     return Drawer(adapter, settings, source, about)
-
-
-def _grid(maps: Tensor) -> Tensor:
-    """(1, N, S) of one layer to (S, 16, 16); N is a square."""
-    side = round(maps.shape[1] ** 0.5)
-    squares = maps[0].float().T.reshape(1, -1, side, side).cpu()
-    return torch.nn.functional.interpolate(squares, (16, 16), mode="bilinear", antialias=True)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..constraint import image_maps, text_maps
-from ..model.attention import adapted, attend, multimodal_cross_attention, subject_projection
+from ..model.attention import adapted, attend, grid, multimodal_cross_attention, subject_projection
 
 
 class Maps:
@@ -31,6 +31,17 @@ class Maps:
         self.null = null
         self.text: dict[str, Tensor] = {}
         self.image: dict[str, Tensor] = {}
+
+
+def mean_map(layers: Mapping[str, Tensor], height: int, width: int) -> Tensor:
+    """(B, N, S) of each layer, in a picture of height x width, to the mean of them all, (B, S, 16, 16)."""
+    squares = [
+        nn.functional.interpolate(
+            one.float().mT.unflatten(-1, grid(one.shape[1], height, width)), (16, 16), mode="bilinear", antialias=True
+        )
+        for one in layers.values()
+    ]
+    return torch.stack(squares).mean(0).cpu()
 
 
 @dataclass(frozen=True)

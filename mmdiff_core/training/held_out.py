@@ -9,15 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..drawing.processors import Maps
-from ..model.attention import grid
+from ..drawing.processors import Maps, mean_map
 from ..sheet import Cell, sheet
 from .batches import Batch, Collate, Indexed
 from .config import Config, Drop
 from .losses import PARTS, losses
 from .trainee import Trainee
 
-GRID, SHOWN = 16, 8  # sides of the maps; scenes on a sheet
+SHOWN = 8  # scenes on a sheet
 
 
 class HeldOut:
@@ -77,16 +76,7 @@ def _looked_at(trainee: Trainee, batch: Batch) -> tuple[Tensor, Tensor]:
     trainee.predict(
         base.scheduler.add_noise(latents, noise, time), time, trainee.conditions(batch.slots, size[-1]), maps
     )
-    return _mean(list(maps.text.values()), size), _mean(list(maps.image.values()), size)
-
-
-def _mean(layers: list[Tensor], size: torch.Size) -> Tensor:
-    """(B, N, S) of each layer to (B, S, 16, 16); the layers' grids have the aspect of the picture."""
-    found = []
-    for layer in layers:
-        maps = layer.float().transpose(1, 2).unflatten(-1, grid(layer.shape[1], *size))
-        found.append(nn.functional.interpolate(maps, (GRID, GRID), mode="bilinear", antialias=True))
-    return torch.stack(found).mean(0).cpu()
+    return mean_map(maps.text, *size), mean_map(maps.image, *size)
 
 
 def _grey(map_: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 CORE = Path(__file__).parents[2] / "mmdiff_core"
 FLOORS = [
     {"errors", "chance"},
-    {"files", "named", "picture_files", "photo", "prompt", "spec", "constraint", "sheet"},
+    {"files", "named", "picture_files", "photo", "prompt", "spec", "sheet"},
     {"face", "model", "data", "cutout"},
-    {"checkpoint", "subject", "world"},
+    {"checkpoint", "constraint", "subject", "world"},
     {"drawing", "cast"},
     {"training", "evaluation", "demo", "annotation"},
 ]
