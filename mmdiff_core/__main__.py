@@ -85,7 +85,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
         print(check(config))
     else:
-        from .training.trainer import train
+        from .training.start import train
 
         train(config, arguments.resume)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ..sheet import Cell, sheet
 from .batches import Batch
 from .config import Config
-from .trainer import prepared, started
+from .start import prepared, started
 
 STEPS = 4  # the first one is not timed: it warms up
 

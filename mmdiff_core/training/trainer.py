@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -12,110 +11,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType, gather_object
+from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from ..checkpoint import save_checkpoint
-from ..drawing.base import Base
 from ..drawing.drawer import Drawer, Settings
-from ..drawing.sample import sample
 from ..errors import MMDiffError
-from ..sheet import sheet
 from .batches import Batch, Collate, Indexed, Steps
-from .cache import Cache, open_cache
-from .config import Config, Drop
-from .datasets import check_faces, check_pairs, open_dataset, open_held_out
-from .evaluation import Evaluation, open_evaluation
+from .cache import open_cache
+from .config import Config
+from .evaluation import Evaluation
 from .held_out import HeldOut
 from .losses import PARTS, losses
-from .memory import estimate, memory_lines
-from .optimizer import make_optimizer, optimizer_kind, schedule
-from .state import State, load_optimizer, load_weights, optimizer_state, read_state, trained_weights, write_state
+from .optimizer import make_optimizer, schedule
+from .samples import Samples
+from .state import State, load_optimizer, load_weights, optimizer_state, trained_weights, write_state
 from .summary import EVALUATION, HELD_OUT, LOSSES, write_summary
 from .trainee import Trainee
-
-
-def train(config: Config, resume: bool) -> None:
-    """Train from the start, or go on where the run in `out` was last saved.
-
-    Raises MMDiffError for a configuration that does not fit the base or the data, before weights are loaded; for a loss
-    that is not finite; and where nothing can be written.
-    """
-    accelerator = started(config)
-    state = _earlier(config, resume, accelerator.num_processes)
-    done = gather_object([state.step if state else 0])
-    if len(set(done)) > 1:
-        raise MMDiffError(
-            f"out: {config.out} holds other runs on other machines; the processes find {', '.join(map(str, done))} "
-            "steps done. Put what was saved last into a folder that all see, or copy it to each of them."
-        )
-    prepared(config, accelerator, state).run()
-
-
-def started(config: Config) -> Accelerator:
-    """The processes of a run, brought together. Raises MMDiffError where a tracker can't be had."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they run in the loader's processes
-    transformers_logging.disable_progress_bar()
-    check_trackers(config.trackers)
-    bf16 = config.train.precision == "bf16"
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", log_with=config.trackers, project_dir=config.out)
-
-
-def prepared(config: Config, accelerator: Accelerator, state: State | None) -> Trainer:
-    """A run from the start, or from a state. Raises MMDiffError as `train` does."""
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    with torch.device("meta"):
-        shape = Base(config.base, config.vision, weights=False, dtype=dtype, config=config.base_config)
-    shape.check_resolution(config.data.resolution)
-    optimizer_kind(config.train)
-    if config.train.zero_terminal_snr:
-        shape.end_in_noise()
-    check_backend(config.train.compile)
-    dataset = open_dataset(config, shape)
-    check_pairs(config, dataset)
-    held = open_held_out(config, shape) if config.held.every else None
-    evaluation = open_evaluation(config) if config.evaluate.every and accelerator.is_main_process else None
-    if accelerator.is_main_process and state is None:
-        print(memory_lines(estimate(config, shape, dataset.max_subjects)), flush=True)
-    torch.manual_seed(config.seed)
-    base = Base(config.base, config.vision, weights=True, dtype=dtype, config=config.base_config)
-    if config.train.zero_terminal_snr:
-        base.end_in_noise()
-    trainee = Trainee(base, config)
-    check_faces(dataset, trainee.mmdiff.spec)
-    if config.train.compile:
-        base.unet.compile(backend=config.train.compile)
-    return Trainer(config, accelerator, trainee, dataset, state, held, evaluation)
-
-
-def check_trackers(names: list[str]) -> None:
-    """Raises MMDiffError for a tracker that accelerate does not know, or whose package is missing."""
-    for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise MMDiffError(f"trackers has {name!r}; accelerate knows {', '.join(LOGGER_TYPE_TO_CLASS)}.")
-        if LoggerType(name) not in get_available_trackers():
-            raise MMDiffError(f"trackers has {name}, whose package is not installed. Install it, or leave it out.")
-
-
-def check_backend(name: str) -> None:
-    """Raises MMDiffError where torch.compile has no such backend."""
-    if name and name not in (known := torch.compiler.list_backends(exclude_tags=())):
-        raise MMDiffError(f"train.compile is {name!r}; it must be one of {', '.join(known)}, or left out.")
-
-
-def _earlier(config: Config, resume: bool, processes: int) -> State | None:
-    """The state to go on from. Raises MMDiffError where a run would be overwritten."""
-    path = Path(config.out) / "state.safetensors"
-    if not path.exists():
-        return None
-    if not resume:
-        raise MMDiffError(f"out: {config.out} holds a run already. Go on with it by --resume, or name another folder.")
-    return read_state(path, config, processes)
 
 
 class Trainer:
@@ -166,10 +81,10 @@ class Trainer:
         if state:
             load_weights(self.model, state.weights)
             load_optimizer(self.model, self.optimizer.optimizer, state.optimizer)
-        self.collate = self._collate(config, self.cache)
-        base = trainee.base
-        timesteps = base.scheduler.config.num_train_timesteps
-        self.held = HeldOut(config, held, base.tokenizers, timesteps) if held is not None else None
+        tokenizers, timesteps = trainee.base.tokenizers, trainee.base.scheduler.config.num_train_timesteps
+        self.collate = Collate(tokenizers, config, timesteps, self.cache)
+        self.samples = Samples(config, dataset, trainee)
+        self.held = HeldOut(config, held, tokenizers, timesteps) if held is not None else None
 
     def run(self) -> None:
         """All steps that are left."""
@@ -220,10 +135,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             with (self.out / log).open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-
-    def _collate(self, config: Config, cache: Cache | None = None) -> Collate:
-        base = self.trainee.base
-        return Collate(base.tokenizers, config, base.scheduler.config.num_train_timesteps, cache)
 
     def batches(self, steps: range) -> DataLoader:
         """This process's batches of some steps."""
@@ -332,25 +243,8 @@ class Trainer:
             picture.save(path)
 
     def _sample(self, done: int) -> None:
-        """A sheet of the data's first scenes, all conditions kept."""
-        wanted, base = self.config.samples, self.trainee.base
-        collate = self._collate(dataclasses.replace(self.config, drop=Drop(0, 0, 0)))
-        items, rows = Indexed(self.dataset), []
-        size = self.config.train.batch if self.config.data.buckets else wanted.count  # that have one shape
-        for first in range(0, wanted.count, size):
-            chosen = range(first, min(first + size, wanted.count))
-            batch = collate([items[index] for index in chosen]).to(self.accelerator.device)
-            slots = batch.whole()
-            without = collate.reader.without_subjects(slots, self.trainee.mmdiff.spec.fuse_negative)
-            noise = batch.randn(base.latent_shape(*batch.image.shape[-2:]), "noise")
-            with self._averaged():
-                latents = self.model(sample, slots, without, noise, wanted.steps, wanted.guidance)
-            drawn = base.decode(latents) / 2 + 0.5
-            for number, record in enumerate(batch.records):
-                references = [(one, "reference") for one in slots.references[number]]
-                references += [(None, "")] * (self.dataset.max_subjects - len(references))
-                rows.append([*references, (batch.image[number] / 2 + 0.5, record), (drawn[number], "drawn")])
-        self._keep(sheet(rows, side=min(256, self.config.data.resolution)), "samples", done)
+        with self._averaged():
+            self._keep(self.samples.drawn(self.model, self.accelerator.device), "samples", done)
 
 
 def _groups(trainee: Trainee) -> list[list[torch.nn.Parameter]]:

@@ -23,7 +23,7 @@ from mmdiff_core.demo import FOLDER  # noqa: E402
 from mmdiff_core.drawing.drawer import load  # noqa: E402
 from mmdiff_core.files import read_safetensors  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
-from mmdiff_core.training.trainer import train  # noqa: E402
+from mmdiff_core.training.start import train  # noqa: E402
 from mmdiff_core.world.atlas import Atlas  # noqa: E402
 from recipes.demo import base, decoder, imitate, make, pack  # noqa: E402
 from recipes.demo.decoder import SCALE, make_vae  # noqa: E402

@@ -31,9 +31,9 @@ def trained(tmp_path_factory):
     from mmdiff_core.drawing.base import Base
     from mmdiff_core.training.batches import Collate
     from mmdiff_core.training.config import read_config
+    from mmdiff_core.training.start import train
     from mmdiff_core.training.state import load_weights
     from mmdiff_core.training.trainee import Trainee
-    from mmdiff_core.training.trainer import train
 
     folder = tmp_path_factory.mktemp("trained")
     make_base(folder / "base", channels=64, tokens=Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer")

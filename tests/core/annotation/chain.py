@@ -23,7 +23,7 @@ from mmdiff_core.evaluation.cases import read_json  # noqa: E402
 from mmdiff_core.evaluation.photos import benchmark  # noqa: E402
 from mmdiff_core.packing import Wording, pack  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
-from mmdiff_core.training.trainer import train  # noqa: E402
+from mmdiff_core.training.start import train  # noqa: E402
 
 PICTURES, STEPS = 40, 3
 TABLE = """Classes

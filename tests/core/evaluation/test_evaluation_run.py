@@ -15,7 +15,7 @@ from mmdiff_core.evaluation.cases import read_json  # noqa: E402
 from mmdiff_core.evaluation.world import benchmark as world_benchmark  # noqa: E402
 from mmdiff_core.evaluation.world.net_training import train_nets  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
-from mmdiff_core.training.trainer import train  # noqa: E402
+from mmdiff_core.training.start import train  # noqa: E402
 
 
 @pytest.fixture(scope="module")

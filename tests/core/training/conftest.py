@@ -41,7 +41,7 @@ def run(write, tmp_path):
     from tiny_base import logged
 
     from mmdiff_core.training.config import read_config
-    from mmdiff_core.training.trainer import train
+    from mmdiff_core.training.start import train
 
     def trained(name="run", resume=False, **sections):
         train(read_config(write(name, **sections)), resume)

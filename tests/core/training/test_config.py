@@ -15,7 +15,7 @@ from mmdiff_core.training.config import Config, read_config
 @pytest.fixture
 def refused(folder, tmp_path):
     """The sentence that a configuration is refused with, by reading it or by starting to train."""
-    from mmdiff_core.training.trainer import train
+    from mmdiff_core.training.start import train
 
     def sentence(**sections):
         path = tmp_path / "config.yaml"

@@ -119,7 +119,7 @@ def test_going_on_from_the_released_checkpoint(folder, run, pairs, tmp_path):
 
 def test_data_without_the_faces_is_refused(folder, write, pairs):
     from mmdiff_core.training.config import read_config
-    from mmdiff_core.training.trainer import train
+    from mmdiff_core.training.start import train
 
     for options, words in (({}, "the data has none"), ({"faces": "dlib"}, "the data has those of dlib")):
         given = portrait(pairs, model={"recogniser": "buffalo_l"})
