@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,10 +26,11 @@ from .trainee import Trainee
 class _Peak(TorchDispatchMode):
     """Follows every storage that operations make: `now` bytes alive, and the most so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        """given: tensors that are there before, of which operations give views."""
         super().__init__()
         self.now = self.most = 0
-        self.known: set[int] = set()
+        self.known = {one.untyped_storage()._cdata for one in given}
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), keywords: dict | None = None) -> Any:
         out = function(*arguments, **(keywords or {}))
@@ -64,8 +67,9 @@ def estimate(config: Config, base: Base, max_subjects: int) -> dict[str, int]:
             name: torch.empty_like(one, device="cpu").requires_grad_(one.requires_grad)
             for name, one in (*trainee.named_parameters(), *trainee.named_buffers())
         }
-        with _Peak() as peak:
-            functional_call(trainee, tensors, (_step, batch))
+        with _Peak(tensors.values()) as peak:
+            for _ in range(min(config.train.accumulation, 2)):  # a second batch finds the gradients of the first
+                functional_call(trainee, tensors, (_step, batch))
     trained = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
     weights = gradients = _size(trained)
     return {

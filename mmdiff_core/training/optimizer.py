@@ -34,7 +34,9 @@ def make_optimizer(config: Config, groups: list[list[nn.Parameter]]) -> torch.op
     given: dict[str, Any] = {"lr": train.lr}
     if "weight_decay" in inspect.signature(kind).parameters:
         given["weight_decay"] = train.weight_decay
-    return kind([{"params": group} for group in groups if group], **given, **train.optimizer_options)
+    if train.optimizer == "adamw" and "foreach" not in train.optimizer_options:
+        given["fused"] = True  # else a GPU has copies of all trained weights for as long as the step takes
+    return kind([{"params": group} for group in groups if group], **{**given, **train.optimizer_options})
 
 
 def remembered(config: Config) -> float:

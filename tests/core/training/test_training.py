@@ -327,27 +327,6 @@ def test_a_run_from_before_a_key_goes_on_with_its_default(run, tmp_path):
     assert len(run(resume=True, train={"steps": 2, "batch": 2, "lr": 1e-3})) == 2
 
 
-def test_memory_is_estimated_before_weights_are_loaded(write, folder):
-    """The frozen and trained parts to the byte; activations grow with the batch and shrink with checkpointing."""
-    from mmdiff_core.training.memory import estimate
-
-    def needed(**sections):
-        config = read_config(write(**sections))
-        with torch.device("meta"):
-            base = Base(config.base, config.vision, weights=False, dtype=torch.float32)
-        return estimate(config, base, max_subjects=2)
-
-    one = needed(model=ALL, train={"batch": 1})
-    four = needed(model=ALL, train={"batch": 4})
-    spared = needed(model=ALL, train={"batch": 4, "gradient_checkpointing": True, "ema": 0.9})
-    trainee = trainee_of(write(model=ALL)).trainee
-    trained = sum(4 * one.numel() for one in trainee.parameters() if one.requires_grad)
-    assert one["trained weights"] == one["gradients"] == trained == spared["averaged weights"]
-    assert one["optimizer"] == 2 * trained and one["averaged weights"] == 0
-    assert 2.5 * one["activations"] < four["activations"] < 4.5 * one["activations"]
-    assert spared["activations"] < four["activations"]
-
-
 def test_where_a_package_is_missing(tmp_path):
     """One sentence, and what to install; nothing else of the core needs them."""
     (tmp_path / "diffusers").mkdir()
