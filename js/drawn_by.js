@@ -1,11 +1,13 @@
 // Whether what samples with a Binding's prompt draws its subjects too.
 const APPLY = "MMDiffApplyAttention";
+const MERGE = "ModelMerge"; // how the host's merges begin; what comes out is the first model, changed
 const BYPASSED = 4; // a node's mode
 
 /**
  * False where the conditioning is used and the binding is not, or where a node gets both the conditioning and a model
- * that comes from no Apply MM-Diff Attention. Where a model comes from can't always be told: from outside of a subgraph,
- * from inside of another, or from somebody's nodes without links; then it is taken for one that draws.
+ * that comes from no Apply MM-Diff Attention, or from one as the second of a merge. Where a model comes from can't
+ * always be told: from outside of a subgraph, from inside of another, or from somebody's nodes without links; then it is
+ * taken for one that draws.
  */
 export function drawnBy(bind) {
   const links = (name) => bind.outputs.find((output) => output.name === name)?.links?.length;
@@ -28,7 +30,8 @@ function* samplers(node, output, seen = new Set()) {
 
 /** Whether a node's models are, or may be, from Apply. */
 function applied(node) {
-  return models(node).some((index) => {
+  const wired = models(node);
+  return (node.comfyClass?.startsWith(MERGE) ? wired.slice(0, 1) : wired).some((index) => {
     const source = node.getInputNode(index);
     if (!source || source.subgraph) return true;
     if (source.type === "Reroute") return applied(source);

@@ -15,8 +15,9 @@ import torch
 from comfy.conds import CONDNoiseShape, CONDRegular
 from torch import Tensor
 
-from .tell import warn
+from .tell import named, warn
 from .text import CONDITIONING_KEY, WINDOW_KEY, Binding
+from .undrawn import UNDRAWN
 
 MARK = "mmdiff_rows"
 PLACES = "mmdiff_places"
@@ -64,16 +65,16 @@ def mark_rows(
     """Mark a run's conditionings (the guider's own copies, by name) with what they mean, which is returned.
 
     size: (H, W) of the run's latent; corner: where it begins in the whole one. A conditioning made for a stretch of
-    sampling is kept to that stretch. One that was zeroed out says nothing any more and gets no subject. Where no
-    conditioning carries a binding of the model, because other nodes rebuilt them, the positive ones get all of them,
-    with a warning. All but the positive ones, where they carry no binding themselves, get what the run's subjects leave
-    to negative rows.
+    sampling is kept to that stretch. One that was zeroed out says nothing any more and gets no subject; nor does one of
+    a binding that is not on the model, with a warning. Where no conditioning carries a binding of the model, because
+    other nodes rebuilt them, the positive ones get all of them, with a warning. All but the positive ones, where they
+    carry no binding themselves, get what the run's subjects leave to negative rows.
     """
     numbers = {binding.id: number for number, binding in enumerate(bindings)}
     carried = {cond[CONDITIONING_KEY] for group in conds.values() for cond in group if CONDITIONING_KEY in cond}
     adopted = () if carried & numbers.keys() else tuple(range(len(bindings)))
     if adopted and "positive" in conds:
-        names = ", ".join(f"'{subject.name}'" for binding in bindings for subject in binding.subjects)
+        names = named(subject for binding in bindings for subject in binding.subjects)
         warn(
             "no conditioning of this run comes from the Multi-Subject Binding that is on the model, so every positive "
             f"prompt gets {names}, and 'by word' acts as 'reference'."
@@ -81,6 +82,7 @@ def mark_rows(
     run = adopted or sorted(numbers[one] for one in carried & numbers.keys())
     empties = tuple(one for one in run if all(subject.negative is not None for subject in bindings[one].subjects))
     meanings: list[Meaning] = []
+    strangers: set[str] = set()
     marks = {}
     if any(subject.region is not None for binding in bindings for subject in binding.subjects):
         marks[PLACES] = Places(places(size, device, corner))
@@ -88,8 +90,12 @@ def mark_rows(
         conds[group] = members = [cond for cond in members if _within_its_stretch(cond)]
         for cond in members:
             number = numbers.get(cond.get(CONDITIONING_KEY))
+            conditions = dict(cond["model_conds"])
+            undrawn = conditions.pop(UNDRAWN, None)
             text = cond.get("cross_attn")
             zeroed = text is not None and not text.any()
+            if undrawn is not None and number is None and not (zeroed or adopted):
+                strangers.add(undrawn.subjects)
             if group != "positive" and (zeroed or number is None):
                 meaning = Meaning(empties, words=not adopted, negative=True)
             elif zeroed:
@@ -104,7 +110,12 @@ def mark_rows(
             if meaning not in meanings:
                 meanings.append(meaning)
             marks[MARK] = CONDRegular(torch.tensor([[meanings.index(meaning)]], dtype=torch.int32, device=device))
-            cond["model_conds"] = {**cond["model_conds"], **marks}
+            cond["model_conds"] = {**conditions, **marks}
+    for subjects in sorted(strangers):
+        warn(
+            f"a prompt of this run is bound to {subjects} by a Multi-Subject Binding that is not on the model, so it "
+            "gets no subjects. Put that binding on the model with one more Apply MM-Diff Attention."
+        )
     return meanings
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
+
+from ...mmdiff_core import Subject
 
 EVENT = "mmdiff.warning"
 
@@ -15,3 +18,8 @@ def warn(sentence: str) -> None:
     page = getattr(server and server.PromptServer, "instance", None)
     if page is not None and page.client_id is not None:
         page.send_sync(EVENT, {"text": sentence}, page.client_id)
+
+
+def named(subjects: Iterable[Subject]) -> str:
+    """Subjects as a sentence has them."""
+    return ", ".join(f"'{subject.name}'" for subject in subjects)

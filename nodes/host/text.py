@@ -17,6 +17,8 @@ from ...mmdiff_core import MMDiffError, Subject, bind_prompt
 from ...mmdiff_core.prompt import BoundPrompt, TokenPosition, find_markers, locate_words
 from .lora import patch_text_encoders
 from .model import HostedMMDiff
+from .tell import named
+from .undrawn import UNDRAWN, Undrawn
 from .views import VIEW_KEY, whole_view
 
 CONDITIONING_KEY = "mmdiff_binding"
@@ -99,7 +101,9 @@ def bind(
         others=tokens.others,
     )
     comfy.model_management.load_models_gpu([mmdiff.patcher, clip.patcher])
-    placed = {VIEW_KEY: [whole_view()]} if any(subject.region is not None for subject in subjects) else {}
+    carried = {CONDITIONING_KEY: binding.id, "model_conds": {UNDRAWN: Undrawn(named(subjects))}}
+    if any(subject.region is not None for subject in subjects):
+        carried[VIEW_KEY] = [whole_view()]
     positive: Conditioning = []
     negative: Conditioning = []
     for start, end, active in _stretches(subjects):
@@ -110,7 +114,7 @@ def bind(
         fused = tokens.positive
         if mmdiff.core.spec.fuse_prompt:
             fused = _fused(mmdiff, clip, tokens.positive, tokens, subjects, active)
-        positive += _encode(clip, fused, {**extra, **placed, CONDITIONING_KEY: binding.id})
+        positive += _encode(clip, fused, {**extra, **carried})
         if mmdiff.core.spec.fuse_negative:
             fused = _fused(mmdiff, clip, tokens.negative, tokens, subjects, active)
             negative += _encode(clip, fused, {**extra, **_pooled_at_end(clip, tokens.negative, fused)})

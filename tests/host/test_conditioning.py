@@ -1,12 +1,14 @@
 """Which rows get which subjects, however conditionings are combined, cut, windowed and sampled."""
 
 import logging
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import comfy.samplers
 import comfy.supported_models
 import pytest
 import torch
+from comfy_execution.utils import CurrentNodeContext
 from comfy_extras.nodes_custom_sampler import Guider_Basic, Guider_DualCFG
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
@@ -376,6 +378,47 @@ def test_by_word_where_the_words_were_cut_off(pack, scene):
         predict(applied(pack, binding, separation=choice), cut, negative)[0] for choice in ("by word", "reference")
     )
     assert torch.equal(found, wanted)
+
+
+# Prompts whose subjects are not on the model
+
+
+@contextmanager
+def node_running(number: str):
+    """As the host runs a node of a graph."""
+    with CurrentNodeContext("a graph", number):
+        yield
+
+
+def test_a_bound_prompt_on_a_model_without_apply_is_said_once_in_a_run(scene, caplog):
+    for number in "12":
+        with node_running(number):
+            sample(sdxl().model, *scene.a[:2], steps=3)
+    for warning in (found := warnings_of_ours(caplog)):
+        assert "'Ada'" in warning and "no Apply MM-Diff Attention" in warning
+    assert len(found) == 2
+
+
+def test_what_says_so_changes_nothing_else(scene):
+    """The picture of a model without Apply, and of one with it."""
+    silent = [
+        [[context, {key: value for key, value in extra.items() if key != "model_conds"}] for context, extra in one]
+        for one in scene.a[:2]
+    ]
+    assert silent[0][0][1].keys() != scene.a[0][0][1].keys()
+    for model in (sdxl().model, scene.one["a"]):
+        for found, wanted in zip(predict(model, *scene.a[:2]), predict(model, *silent), strict=True):
+            assert error(found, wanted) < EQUAL
+
+
+def test_a_prompt_of_another_binding_beside_one_of_the_models_is_said(pack, scene, caplog):
+    positive = combined(masked(scene.a[0], half(True)), masked(scene.b[0], half(False)))
+    cond = predict(scene.one["a"], positive, scene.negative)[0]
+    assert error(cond[..., :8], scene.alone["a"][..., :8]) < EQUAL
+    silent = applied(pack, scene.b[2], weight=0.0)
+    assert error(cond[..., 8:], predict(silent, scene.b[0], scene.negative)[0][..., 8:]) < EQUAL
+    (warning,) = warnings_of_ours(caplog)
+    assert "'Bo'" in warning and "not on the model" in warning
 
 
 # Nodes that run again

@@ -7,6 +7,7 @@ import comfy.model_management
 import comfy.sd
 import pytest
 import torch
+from comfy_execution.utils import CurrentNodeContext
 from comfy_extras.nodes_attention_multiply import UNetCrossAttentionMultiply
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple
 from graph import applied, bound, error, mmdiff, module, sample, subject
@@ -276,6 +277,19 @@ def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
     for layer, tokens, keys, values in seen:
         for part, found in (("to_k", keys), ("to_v", values)):
             assert error(found[0], tokens @ image_weight(core, layer, part, scene.base).T) < EQUAL, (layer.path, part)
+
+
+@pytest.mark.neighbour(
+    "Model Merge, simple", "Comfy-Org/ComfyUI", "ours as the second, and not applied again: a sentence", "after"
+)
+def test_a_model_merged_into_another_draws_no_subjects_and_says_so(pack, scene, caplog):
+    """The merge takes a share of the LoRA, and nothing else of ours."""
+    with CurrentNodeContext("a graph", "sampler"):
+        found = sample(merged(sdxl().model, applied(pack, scene.binding)), *scene.prompts)
+    weights = {name: weight + 0.25 * scene.ours.get(name, 0) for name, weight in scene.base.items()}
+    assert error(found, sample(with_weights(scene, weights, ""), *scene.prompts)) < EQUAL
+    (warning,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("MM-Diff")]
+    assert "'Ada', 'Bo'" in warning and "first model alone" in warning
 
 
 @pytest.mark.neighbour("Model Merge Add", "Comfy-Org/ComfyUI", "ours with itself", "after")

@@ -53,6 +53,16 @@ test("a bypassed Apply does not, a muted sampler does not count", () => {
   assert.ok(drawnBy(graph({ bind, loader, apply, muted, sampler: sampler("apply") }).bind));
 });
 
+test("a merge draws with its first model alone", () => {
+  const merge = (first, second) => ["ModelMergeSimple", { model1: ["MODEL", first], model2: ["MODEL", second] }, ["MODEL"]];
+  const with_ = (merge) => drawnBy(graph({ bind, loader, apply, merge, sampler: sampler("merge") }).bind);
+  assert.ok(with_(merge("apply", "loader")));
+  assert.ok(with_(merge("apply", "apply")));
+  assert.ok(!with_(merge("loader", "apply")));
+  const again = ["MMDiffApplyAttention", { model: ["MODEL", "merge"], binding: ["BINDING", "bind"] }, ["MODEL"]];
+  assert.ok(drawnBy(graph({ bind, loader, apply, merge: merge("loader", "apply"), again, sampler: sampler("again") }).bind));
+});
+
 test("nothing draws where the binding goes nowhere", () => {
   assert.ok(!drawnBy(graph({ bind, loader, sampler: sampler("loader") }).bind));
   assert.ok(drawnBy(graph({ bind, loader }).bind), "and nothing is said while nothing samples");
