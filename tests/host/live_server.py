@@ -41,11 +41,13 @@ def not_at_hand(template: Path) -> list[str]:
 
 
 class Server:
-    """`python main.py --cpu` on a free port of this machine, with more arguments; leaving the `with` ends it."""
+    """`python main.py --cpu` on a free port of this machine, with more arguments and environment; leaving the `with`
+    ends it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.arguments = arguments
+        self.environment = environment
         packs = folder / "custom_nodes"
         packs.mkdir(parents=True)
         (packs / "mm-diff").symlink_to(ROOT)
@@ -66,6 +68,7 @@ class Server:
         self.process = subprocess.Popen(
             [*command, "--disable-auto-launch", "--disable-api-nodes", *self.arguments],
             cwd=os.environ["COMFYUI_DIR"],
+            env={**os.environ, **self.environment},
             stdout=self.log,
             stderr=subprocess.STDOUT,
         )

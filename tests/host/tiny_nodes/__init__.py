@@ -3,6 +3,7 @@
 Each takes the place of a core loader in a workflow, with the same inputs and outputs.
 """
 
+import ctypes
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 
 import folder_paths
 import torch
+from aiohttp import web
+from server import PromptServer
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -83,6 +86,27 @@ class TinyBackgroundRemoval:
 
     def load(self, bg_removal_name: str):
         return (SimpleNamespace(encode_image=lambda image: (image.mean(dim=-1) < 0.9).float()),)
+
+
+class Mallinfo(ctypes.Structure):
+    """What glibc tells of its heap: `mallinfo2`, of which two fields are read."""
+
+    _fields_ = [
+        ("before_mapped", ctypes.c_size_t * 4),
+        ("mapped", ctypes.c_size_t),
+        ("before_used", ctypes.c_size_t * 2),
+        ("used", ctypes.c_size_t),
+        ("behind_used", ctypes.c_size_t * 2),
+    ]
+
+
+@PromptServer.instance.routes.get("/tests/held")
+async def held(request: web.Request) -> web.Response:
+    """Bytes that are allocated and not freed, those of tensors among them."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Mallinfo
+    found = mallinfo2()
+    return web.json_response(found.used + found.mapped)
 
 
 NODE_CLASS_MAPPINGS = {
