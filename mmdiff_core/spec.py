@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import MMDiffError
@@ -95,10 +96,21 @@ class Spec:
         return dataclasses.replace(self, **changes)
 
     def said(self) -> dict[str, object]:
-        """The fields by name, for a file: all of the first version, later ones where they are not the default, so that
-        an older version reads what it can run."""
+        """The fields by name, for a file: all of the first version, later ones where they are not what `heard` takes,
+        so that an older version reads what it can run."""
         fields = dataclasses.asdict(self)
-        return {name: fields[name] for name in fields if name in _FIRST or fields[name] != getattr(Spec, name)}
+        unsaid = Spec(square=_square(self.resize))
+        return {name: fields[name] for name in fields if name in _FIRST or fields[name] != getattr(unsaid, name)}
+
+    @classmethod
+    def heard(cls, said: Mapping[str, object]) -> Spec:
+        """What a file says. Raises MMDiffError as `replace`."""
+        return cls().replace(**{"square": _square(said.get("resize")), **said})
+
+
+def _square(resize: object) -> str:
+    """What `square` is where a file is silent: IP-Adapters, which alone are bicubic, were converted before it was."""
+    return "middle" if resize == "bicubic" else Spec.square
 
 
 RELEASED = Spec(identity="face", text_lora_encoders="first", fuse_negative=True, entity_references="first")

@@ -98,7 +98,7 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Spec, str]:
         entry = json.loads(metadata["mmdiff"])
         found = entry["format"]
         if found == FORMAT:
-            return Spec().replace(**entry["spec"]), entry["source"]
+            return Spec.heard(entry["spec"]), entry["source"]
     except (KeyError, TypeError, ValueError) as error:
         raise MMDiffError(
             f"{path} has an `mmdiff` metadata entry that can't be read ({type(error).__name__}: {error}). "

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType, gather_object
+from accelerate.utils import LoggerType, ProjectConfiguration, gather_object
 from transformers.utils import logging as transformers_logging
 
 from ..drawing.base import Base
@@ -46,7 +46,8 @@ def started(config: Config) -> Accelerator:
     transformers_logging.disable_progress_bar()
     check_trackers(config.trackers)
     bf16 = config.train.precision == "bf16"
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", log_with=config.trackers, project_dir=config.out)
+    folders = ProjectConfiguration(project_dir=config.out, logging_dir=str(Path(config.out) / "logs"))
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", log_with=config.trackers, project_config=folders)
 
 
 def prepared(config: Config, accelerator: Accelerator, state: State | None) -> Trainer:

@@ -93,7 +93,7 @@ class Trainer:
         batches = iter(self.batches(steps))
         if main:
             self._start_logs()
-        self.accelerator.init_trackers("logs", init_kwargs={"tensorboard": {"purge_step": self.start}})
+        self.accelerator.init_trackers(self.out.name, init_kwargs={"tensorboard": {"purge_step": self.start}})
         bar = tqdm(steps, initial=self.start, total=config.train.steps, disable=not main, unit="step")
         works = (
             (config.save.every, self._save),

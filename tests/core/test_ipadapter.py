@@ -26,6 +26,7 @@ from mmdiff_core import (
 )
 from mmdiff_core.checkpoint.ipadapter import kind
 from mmdiff_core.drawing.vision import VisionTowers, check_vision
+from mmdiff_core.files import read_safetensors, write_safetensors
 from mmdiff_core.model.attention import subject_projection
 from mmdiff_core.model.lora import lora_pairs
 from mmdiff_core.photo import normalise
@@ -148,6 +149,21 @@ def test_converting_changes_nothing(which, tmp_path, tower, photos):
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         entry = json.loads(file.metadata()["mmdiff"])
     assert entry["spec"]["negative"] == "grey" and entry["tokens_per_subject"] == mmdiff.tokens_per_reference
+
+
+def test_what_was_converted_before_a_file_said_how_photos_become_square(tmp_path):
+    """An IP-Adapter's are cut to their middle all the same; one that says otherwise keeps to it."""
+    adapter = load_checkpoint(write(random_parts("plus"), tmp_path, "plus.bin"))
+    path = tmp_path / "ours.safetensors"
+    save_checkpoint(adapter, path)
+    tensors, metadata = read_safetensors(path)
+    entry = json.loads(metadata["mmdiff"])
+    entry["spec"].pop("square", None)
+    write_safetensors(path, tensors, {"mmdiff": json.dumps(entry)})
+    assert load_checkpoint(path).spec == adapter.spec and adapter.spec.square == "middle"
+    for change in ({"square": "padded"}, {"resize": "bilinear"}, {"resize": "bilinear", "square": "padded"}):
+        save_checkpoint(adapter.with_spec(**change), path)
+        assert load_checkpoint(path).spec == adapter.spec.replace(**change)
 
 
 def test_older_names_of_the_layers(tmp_path):

@@ -261,7 +261,7 @@ def test_half_precision_and_a_sample_sheet(run, tmp_path):
     assert all(value.dtype == torch.float32 for value in saved(tmp_path / "run").values()), "what trains is not halved"
     sheet = Image.open(tmp_path / "run" / "samples" / "step-00000002.png")
     assert sheet.width > 4 * SIDE and sheet.height > 3 * SIDE, "two references at most, the scene and the drawing"
-    assert list((tmp_path / "run" / "logs").glob("events*")), "TensorBoard has something to show"
+    assert list((tmp_path / "run" / "logs" / "run").glob("events*")), "TensorBoard shows the run by its name"
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_records(run, tmp_path):
@@ -382,7 +382,7 @@ def test_no_scalar_is_lost(run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     losses = run(train={"steps": 7, "batch": 1})
-    board = EventAccumulator(str(tmp_path / "run" / "logs"))
+    board = EventAccumulator(str(tmp_path / "run" / "logs" / "run"))
     board.Reload()
     assert [round(one.value, 5) for one in board.Scalars("denoise")] == [round(one["denoise"], 5) for one in losses]
 
