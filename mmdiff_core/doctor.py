@@ -13,6 +13,7 @@ from .checkpoint import PICKLES, glance, listed
 from .checkpoint.ipadapter import kind
 from .encoders import encoder_name, file_widths, fits
 from .errors import MMDiffError
+from .face import dlib_models
 from .face.models import DETECTOR, RECOGNISER, SOURCE
 
 PACKAGES = {
@@ -36,6 +37,25 @@ ENCODERS = {
 }
 """By name, who made an encoder and where it is to be had, on huggingface.co."""
 
+
+class Faces(NamedTuple):
+    """The two files of a recogniser. kind, below: the folder of models where they lie, and where in it."""
+
+    files: tuple[str, str]
+    kind: str
+    below: str
+    terms: str
+    link: str
+
+
+FACES = {
+    "buffalo_l": Faces(
+        (DETECTOR, RECOGNISER), "insightface", "models/buffalo_l", "of buffalo_l (not for commercial use)", SOURCE
+    ),
+    "dlib": Faces((dlib_models.RECOGNISER, dlib_models.MARKS), "dlib", "", "of dlib (CC0)", dlib_models.SOURCE),
+}
+"""By the names that specs have."""
+
 Folders = Callable[[str], Sequence[Path]]
 """Where a kind of model lies, such as `mmdiff`, in the order it is looked for."""
 
@@ -50,10 +70,12 @@ class Needed(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint by its header. what: it is, in words; encoder: widths of the vision encoder that it wants."""
+    """A checkpoint by its header. what: it is, in words; encoder: widths of the vision encoder that it wants;
+    recogniser: of FACES, whose faces it wants, or none."""
 
     what: str
     encoder: tuple[int | None, int | None] = (None, None)
+    recogniser: str = ""
 
 
 def below(models: Path) -> Folders:
@@ -64,7 +86,6 @@ def below(models: Path) -> Folders:
 def needed(folders: Folders) -> dict[str, Needed]:
     """What a large model needs, under `checkpoint`, `vision`, `base` and `faces`. Only headers of files are read."""
     found = checkpoints(folders)
-    faces = {path.name for path in _files(folders("insightface"), "models/buffalo_l", ".onnx")}
     return {
         "checkpoint": Needed(
             "MM-Diff checkpoint, or an IP-Adapter in models/ipadapter",
@@ -79,12 +100,7 @@ def needed(folders: Folders) -> dict[str, Needed]:
             "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
             tuple(path.name for path in _files(folders("checkpoints"), "", ".safetensors")),
         ),
-        "faces": Needed(
-            f"{DETECTOR} and {RECOGNISER} of buffalo_l (not for commercial use)",
-            str(Path(folders("insightface")[0]) / "models" / "buffalo_l"),
-            SOURCE,
-            tuple(sorted(faces)) if {DETECTOR, RECOGNISER} <= faces else (),
-        ),
+        "faces": _faces(folders, [one.recogniser for one in found.values()]),
     }
 
 
@@ -95,7 +111,7 @@ def checkpoints(folders: Folders) -> dict[str, Checkpoint]:
 
 def _known(path: Path) -> Checkpoint:
     if path.is_dir():
-        return Checkpoint("the released three files (SDXL, portraits)", LARGE)
+        return Checkpoint("the released three files (SDXL, portraits)", LARGE, "buffalo_l")
     if path.suffix in PICKLES:
         return Checkpoint("a pickle, which is known once it is loaded")
     try:
@@ -105,9 +121,10 @@ def _known(path: Path) -> Checkpoint:
     wants = [f"{kind(mmdiff)} for {BASES[mmdiff.base]}"]
     if mmdiff.vision_widths != (None, None):
         wants.append(f"wants {encoder_name(*mmdiff.vision_widths, 'a vision encoder of its own')}")
-    if mmdiff.spec.identity == "face":
-        wants.append("wants faces")
-    return Checkpoint(", ".join(wants), mmdiff.vision_widths)
+    recogniser = mmdiff.spec.recogniser if mmdiff.spec.identity == "face" else ""
+    if recogniser:
+        wants.append(f"wants faces by {recogniser}")
+    return Checkpoint(", ".join(wants), mmdiff.vision_widths, recogniser)
 
 
 def _vision(roots: Sequence[Path], encoders: Sequence[tuple[int | None, int | None]]) -> Needed:
@@ -128,6 +145,27 @@ def _vision(roots: Sequence[Path], encoders: Sequence[tuple[int | None, int | No
             f"{name}: {encoder_name(*widths, 'no encoder that is known here')}" for name, widths in there.items()
         ),
     )
+
+
+def _faces(folders: Folders, recognisers: Sequence[str]) -> Needed:
+    """The face models that the checkpoints want, or of these those that are missing; without any, those of the released
+    one."""
+    names = [name for name in FACES if name in recognisers] or ["buffalo_l"]
+    there = {name: _lying(folders, FACES[name]) for name in names}
+    missing = [name for name in names if not there[name]]
+    told = [FACES[name] for name in missing or names]
+    return Needed(
+        " and ".join(f"{' and '.join(one.files)} {one.terms}" for one in told),
+        str(Path(folders(told[0].kind)[0]) / told[0].below),
+        told[0].link,
+        () if missing else tuple(file for files in there.values() for file in files),
+    )
+
+
+def _lying(folders: Folders, faces: Faces) -> tuple[str, ...]:
+    """Both files, or none of them where one is missing."""
+    names = {path.name for file in faces.files for path in _files(folders(faces.kind), faces.below, file)}
+    return faces.files if names >= set(faces.files) else ()
 
 
 def report(models: Path | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mmdiff_core.checkpoint import RELEASED_FILES
+from mmdiff_core.checkpoint import RELEASED_FILES, save_checkpoint
 from mmdiff_core.demo import CHECKPOINT
 from mmdiff_core.doctor import below, checkpoints, needed, report
 
@@ -105,6 +105,25 @@ def test_one_of_two_face_files_is_not_enough(tmp_path):
     assert needed(below(tmp_path))["faces"].found == ()
     (folder / "w600k_r50.onnx").touch()
     assert len(needed(below(tmp_path))["faces"].found) == 2
+
+
+def test_the_face_models_that_the_checkpoints_there_want_are_asked_for(tmp_path, make):
+    """dlib's for a portrait by dlib, and beside the released checkpoint's where both are there."""
+    (tmp_path / "mmdiff").mkdir()
+    save_checkpoint(make(identity="face", recogniser="dlib"), tmp_path / "mmdiff" / "portrait.safetensors")
+    asked = needed(below(tmp_path))["faces"]
+    assert "dlib_face_recognition" in asked.what and "CC0" in asked.what and "buffalo_l" not in asked.what
+    assert asked.found == () and "dlib-models" in asked.link and asked.folder == str(tmp_path / "dlib")
+    (tmp_path / "dlib").mkdir()
+    for name in ("dlib_face_recognition_resnet_model_v1.dat", "shape_predictor_5_face_landmarks.dat"):
+        assert needed(below(tmp_path))["faces"].found == ()
+        (tmp_path / "dlib" / name).touch()
+    assert len(needed(below(tmp_path))["faces"].found) == 2
+    (tmp_path / "mmdiff" / "released").mkdir()
+    for name in RELEASED_FILES:
+        (tmp_path / "mmdiff" / "released" / name).touch()
+    asked = needed(below(tmp_path))["faces"]
+    assert "buffalo_l" in asked.what and "dlib" not in asked.what and asked.found == ()
 
 
 def call(*arguments):
