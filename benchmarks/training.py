@@ -1,16 +1,17 @@
 """What the constraints cost in training, and what caches spare: a step with the maps of both branches over one without,
-and a step that finds everything in a cache over one that encodes.
+and a step that finds everything in a cache over one that encodes. Beside it a step as diffusers' own LoRA script takes
+it, where peft is installed.
 
 `python -m benchmarks.training`, in the environment of tests/requirements.txt: JSON on the last line; `caches` behind it
-for these alone. On the CPU, one
-thread, with the layout of each base at a fifth of its width, so that all its layers and resolutions are there. The
-fewer channels, the larger is the share of the maps.
+for these alone. On the CPU, one thread, with the layout of each base at a fifth of its width, so that all its layers
+and resolutions are there. The fewer channels, the larger is the share of the maps.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import json
 import subprocess
 import sys
@@ -38,6 +39,7 @@ LAYOUTS = {
     },
 }
 LATENT = 32
+RANK = 16
 ROUNDS = 3
 
 
@@ -105,21 +107,14 @@ def make_encoders(folder: Path) -> None:
     CLIPVisionModelWithProjection(tower).save_pretrained(folder / "vision")
 
 
-def cached_step(cached: bool) -> Callable[[], None]:
-    """A function that makes a batch of one sample with two subjects, at SDXL's layout, and runs it forth and back. With
-    a cache, everything is in it; the text is plain, so that it is too."""
+def sdxl_run(folder: Path) -> tuple[Any, Any]:
+    """The configuration and base of a run at SDXL's layout. The text is plain, so that it can be cached."""
     from diffusers import UNet2DConditionModel
-    from tiny_base import Squares, make_base, make_vision, settings
+    from tiny_base import make_base, make_vision, settings
 
     from mmdiff_core.drawing.base import Base
-    from mmdiff_core.training.batches import Collate, Indexed
-    from mmdiff_core.training.cache import open_cache
     from mmdiff_core.training.config import config_of
-    from mmdiff_core.training.losses import losses
-    from mmdiff_core.training.trainee import Trainee
 
-    place = tempfile.TemporaryDirectory()
-    folder = Path(place.name)
     make_base(folder / "base")
     make_vision(folder / "vision")
     make_encoders(folder)
@@ -129,13 +124,28 @@ def cached_step(cached: bool) -> Callable[[], None]:
         settings(
             folder,
             data={"resolution": 8 * LATENT},
-            model={"fuse_prompt": False},
+            model={"fuse_prompt": False, "rank": RANK},
             drop={"text": 0, "image": 0, "both": 0},
             train={"gradient_checkpointing": True},
         )
     )
-    trainee = Trainee(Base(config.base, config.vision, weights=True, dtype=torch.float32), config)
-    cache = open_cache(str(folder / "cache"), trainee, sharded=False) if cached else None
+    return config, Base(config.base, config.vision, weights=True, dtype=torch.float32)
+
+
+def cached_step(cached: bool) -> Callable[[], None]:
+    """A function that makes a batch of one sample with two subjects, at SDXL's layout, and runs it forth and back. With
+    a cache, everything is in it."""
+    from tiny_base import Squares
+
+    from mmdiff_core.training.batches import Collate, Indexed
+    from mmdiff_core.training.cache import open_cache
+    from mmdiff_core.training.losses import losses
+    from mmdiff_core.training.trainee import Trainee
+
+    place = tempfile.TemporaryDirectory()
+    config, base = sdxl_run(Path(place.name))
+    trainee = Trainee(base, config)
+    cache = open_cache(str(Path(place.name) / "cache"), trainee, sharded=False) if cached else None
     item = Indexed(Squares(8 * LATENT, 224, 0))[1]
     collate = Collate(trainee.base.tokenizers, config, 1000, cache)
 
@@ -148,15 +158,42 @@ def cached_step(cached: bool) -> Callable[[], None]:
     return step
 
 
+def lora_step() -> Callable[[], None]:
+    """The same by diffusers' examples/text_to_image/train_text_to_image_lora_sdxl.py: LoRA of peft on every attention
+    layer, a caption and no subject. As there, picture and text are encoded in each step."""
+    from peft import LoraConfig
+    from tiny_base import Squares
+
+    with tempfile.TemporaryDirectory() as name:
+        _, base = sdxl_run(Path(name))
+    layers = ["to_k", "to_q", "to_v", "to_out.0"]
+    base.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=layers))
+    base.unet.enable_gradient_checkpointing()
+    item = Squares(8 * LATENT, 224, 0)[1]
+    tokenizer = base.tokenizers["l"]
+
+    def step() -> None:
+        ids = tokenizer(item["caption"], padding="max_length", return_tensors="pt").input_ids
+        noise, time_ = torch.randn(1, *base.latent_shape(8 * LATENT)), torch.randint(1000, (1,))
+        latents = base.encode(item["image"][None], torch.randn_like(noise))
+        with torch.no_grad():
+            text = base.text["l"](ids).last_hidden_state
+        predicted = base.unet(base.scheduler.add_noise(latents, noise, time_), time_, text).sample
+        torch.nn.functional.mse_loss(predicted, noise).backward()
+        base.unet.zero_grad()
+
+    return step
+
+
 def memory(field: str) -> int:
     """A size of this process in kilobytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def peak(kind: str, *variant: Any) -> int:
+def peak(*variant: Any) -> int:
     """The most kilobytes resident during a step beyond those before it."""
-    step = KINDS[kind](*variant)
+    step = step_of(*variant)
     step()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -164,9 +201,6 @@ def peak(kind: str, *variant: Any) -> int:
     before = memory("VmRSS")
     step()
     return memory("VmHWM") - before
-
-
-KINDS: dict[str, Callable[..., Callable[[], None]]] = {"maps": step_of, "cache": cached_step}
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -184,20 +218,26 @@ def measured_peak(*variant: Any) -> int:
 
 
 def caches() -> dict[str, float]:
-    """What caches spare."""
-    with_cache, without = (measured_peak("cache", cached) for cached in (True, False))
-    print(f"caches: {with_cache / 1024:.0f} MB with, {without / 1024:.0f} without", file=sys.stderr)
-    steps = [cached_step(cached) for cached in (True, False)]
-    for step in steps:
+    """What caches spare, and a step with and without them beside diffusers' LoRA script."""
+    from tiny_base import allocated
+
+    steps = {"with caches": cached_step(True), "without": cached_step(False)}
+    if importlib.util.find_spec("peft"):
+        steps["diffusers' LoRA script"] = lora_step()
+    for step in steps.values():
         step()
-    times = [[seconds(step) for step in steps] for _ in range(ROUNDS)]
-    print(
-        f"caches: {median(a for a, _ in times):.2f} s with, {median(b for _, b in times):.2f} without", file=sys.stderr
-    )
-    return {
-        "sdxl, gradient checkpointing: peak memory of a step with caches over without": with_cache / without,
-        "sdxl, gradient checkpointing: time of a step with caches over without": median(a / b for a, b in times),
-    }
+    peaks = {name: allocated(step) for name, step in steps.items()}
+    rounds = [{name: seconds(step) for name, step in steps.items()} for _ in range(ROUNDS)]
+    for name in steps:
+        spent = median(one[name] for one in rounds)
+        print(f"{name}: {peaks[name] / 1e6:.1f} MB of tensors, {spent:.2f} s", file=sys.stderr)
+    found = {}
+    for over, *others in (("without", "with caches"), ("diffusers' LoRA script", "with caches", "without")):
+        for name in others if over in steps else ():
+            said = f"sdxl, gradient checkpointing: a step {name} over {over}"
+            found[f"{said}, memory"] = peaks[name] / peaks[over]
+            found[f"{said}, time"] = median(one[name] / one[over] for one in rounds)
+    return found
 
 
 def main() -> dict[str, float]:
@@ -206,7 +246,7 @@ def main() -> dict[str, float]:
     for base in LAYOUTS:
         for checkpointing in (False, True):
             name = f"{base}, gradient checkpointing" if checkpointing else base
-            with_maps, without = (measured_peak("maps", base, maps, checkpointing) for maps in (True, False))
+            with_maps, without = (measured_peak(base, maps, checkpointing) for maps in (True, False))
             print(f"{name}: {with_maps / 1024:.0f} MB with maps, {without / 1024:.0f} without", file=sys.stderr)
             found[f"{name}: peak memory of a step with maps over without"] = with_maps / without
             steps = [step_of(base, maps, checkpointing) for maps in (True, False)]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_base import PHOTO, SIDE, Squares, make_base
+from tiny_base import PHOTO, SIDE, Squares, allocated, make_base
 
 from mmdiff_core.drawing.base import Base
 from mmdiff_core.training.batches import Collate, Indexed
@@ -35,18 +35,6 @@ def made(write, wide):
     return opened
 
 
-def allocated(work):
-    """The most bytes that some work has at once, beyond what was there before."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
-    events = [one for one in profile.profiler.kineto_results.events() if one.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
 def test_parts(made):
     """The frozen and trained parts to the byte; activations grow with the batch and shrink with checkpointing."""
     one = estimate(*made(train={"batch": 1}), max_subjects=2)
@@ -64,9 +52,10 @@ def test_parts(made):
     assert spared["activations"] < four["activations"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("precision", "checkpointing", "accumulation"),
+    [("fp32", False, 1), ("bf16", True, 1), ("fp32", True, 2), ("bf16", False, 2)],
+)
 def test_a_step_allocates_what_is_estimated(made, precision, checkpointing, accumulation):
     """Within a hundredth, which is what a batch and its noise take."""
     train = {"batch": 4, "precision": precision, "gradient_checkpointing": checkpointing, "accumulation": accumulation}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,18 @@ class Squares:
 def logged(out: Path) -> list[dict[str, float]]:
     """What a run says of each of its steps."""
     return [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+
+
+def allocated(work: Callable[[], Any]) -> int:
+    """The most bytes that some work has at once, beyond what was there before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    events = [one for one in profile.profiler.kineto_results.events() if one.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
 
 
 def settings(folder: Path, **sections: Any) -> dict[str, Any]:
