@@ -88,11 +88,18 @@ def help_page(name: str, language: str | None = None) -> str:
     return (docs / f"{name}.md" if language is None else docs / name / f"{language}.md").read_text(encoding="utf-8")
 
 
+INPUTS = re.compile(r"(?:^\| [^|]*`\w+`[^|]* \|.*\n)+", re.MULTILINE)
+"""The table of inputs: the first whose rows begin with a name."""
+
+
+def cells_of(text: str) -> list[str]:
+    """How a help page's table names its inputs, a cell a row: each as the node shows it, with its name in workflows."""
+    table = INPUTS.search(text)
+    return [row.split(" | ")[0] for row in table[0].splitlines()] if table else []
+
+
 def inputs_of(text: str) -> list[str]:
-    """What the table of inputs names: the first whose rows begin with a name."""
-    table = re.search(r"(?:^\| `\w+`.*\|\n)+", text, re.MULTILINE)
-    cells = [row.split(" | ")[0] for row in table[0].splitlines()] if table else []
-    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    return [name for cell in cells_of(text) for name in re.findall(r"`(\w+)`", cell)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -106,10 +113,26 @@ def test_a_language_has_every_help_page(language):
         assert pictures == [f"{name}.jpg"] and (ROOT / "js" / "docs" / pictures[0]).exists(), name
 
 
+@pytest.mark.parametrize("language", [None, *LANGUAGES])
+def test_a_help_page_calls_inputs_what_the_node_shows(language):
+    """Sockets of subjects count from 1 there."""
+    nodes = {} if language is None else read(language, "nodeDefs.json")
+    subject = "subject {number}" if language is None else read(language, "main.json")["mmdiff"]["subject {number}"]
+    for name in SCHEMA:
+        inputs = nodes.get(name, {}).get("inputs", {})
+        labels = {one: texts["name"] for one, texts in inputs.items() if texts.get("name", one) != one}
+        cells = "".join(cells_of(help_page(name, language)))
+        for one in set(labels) & set(inputs_of(help_page(name, language))):
+            assert f"{labels[one]} `{one}`" in cells, (name, one)
+        if name == "MMDiffBindSubjects":
+            first, second = (subject.format(number=number) for number in (1, 2))
+            assert f"{first}, {second}, ... (`subject_0`, `subject_1`)" in cells
+
+
 def test_the_markers_come_before_the_inputs():
     for name in ("MMDiffBindSubjects", "MMDiffEncodeSubject", "MMDiffApplyAttention"):
         for text in (help_page(name), *(help_page(name, language) for language in LANGUAGES)):
-            assert text.index("<|subj") < text.index("| `mm" if "| `mm" in text else "| `model`"), name
+            assert text.index("<|subj") < INPUTS.search(text).start(), name
 
 
 def test_pictures_of_the_help_are_small():

@@ -1,8 +1,39 @@
-"""What tests do with a page of the front end."""
+"""What tests, and the pictures of screenshots.py, do with a page of the front end."""
 
 import json
+import shutil
+from pathlib import Path
 
-from live_server import ROOT
+from live_server import ROOT, Server
+
+NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
+BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+SEEN = {"Comfy.TutorialCompleted": True, "Comfy.OnboardingCoachmarks.Seen": ["appMode", "firstRun"]}
+"""Settings of somebody to whom the page has shown its own introductions, which cover what is below."""
+
+
+def server_in(folder: Path) -> Server:
+    """A server to be started in an empty folder, with one picture in its input folder."""
+    (folder / "input").mkdir()
+    shutil.copy(ROOT / "assets" / "cat.jpg", folder / "input" / "example.png")
+    settings = folder / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(SEEN))
+    return Server(folder)
+
+
+def launch(playwright):
+    """A browser without a window."""
+    return playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+
+
+def to_empty_graph(page, url: str) -> None:
+    """Open the front end in the classic renderer, which the server remembers, with nothing on the graph."""
+    page.set_default_timeout(60_000)  # a busy machine takes its time
+    page.goto(url)
+    page.wait_for_function("window.app?.vueAppReady && app.extensionManager?.workflow?.activeWorkflow")
+    vue_nodes(page, False)
+    load(page, {"nodes": [], "links": [], "version": 0.4})
 
 
 def template(name: str) -> dict:
