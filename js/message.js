@@ -1,5 +1,6 @@
 // A message in a node: a report, or an error. It is a widget of the page's own kind, and no input.
 const WIDGET = "mmdiff_message"; // its name and its type, one that no front end has a widget for: they show the element
+const [LINE, LETTER, FRAME, MOST] = [17, 6.5, 32, 160]; // pixels: a line, a letter's width, what is around them, in all
 
 const style = document.createElement("link");
 style.rel = "stylesheet";
@@ -10,19 +11,26 @@ document.head.append(style);
 export function say(node, text, { label, error = false }) {
   let widget = find(node);
   if (!widget) {
-    widget = node.addDOMWidget(WIDGET, WIDGET, document.createElement("div"), {
-      serialize: false,
-      getMinHeight: () => 64,
-    });
+    widget = node.addDOMWidget(WIDGET, WIDGET, document.createElement("div"), { serialize: false });
     widget.serialize = false; // it stays out of saved workflows
-    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+    // As high as its text; with a layout of its own it would take half of the room of the pictures below.
+    widget.computeLayoutSize = undefined;
+    widget.computeSize = () => [0, height(widget.element.textContent, node.size[0])];
   }
   const { element } = widget;
-  element.className = error ? "mmdiff mmdiff-error" : "mmdiff";
+  element.className = error ? "mmdiff mmdiff-message mmdiff-error" : "mmdiff mmdiff-message";
   element.setAttribute("role", error ? "alert" : "status");
   element.setAttribute("aria-label", label);
   element.tabIndex = 0;
   element.textContent = text; // never HTML: prompts may hold anything
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+}
+
+/** Pixels that a text wants in a node of a width. */
+function height(text, width) {
+  const letters = (width - FRAME) / LETTER;
+  const lines = text.split("\n").map((line) => Math.max(1, Math.ceil(line.length / letters)));
+  return Math.min(MOST, FRAME + LINE * lines.reduce((sum, one) => sum + one, 0));
 }
 
 /** Whether a node has a message. */

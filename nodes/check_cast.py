@@ -11,6 +11,7 @@ from .host import types
 from .host.cast import Checked, check_cast, refuse_a_part, where_words_acted
 
 STRANGER = "white"
+SHOWN = 512  # pixels at least, of a picture with boxes
 
 
 class CheckCast(types.Node):
@@ -112,13 +113,18 @@ def _line(number: int, checked: Checked, names: list[str], image: Tensor) -> str
 
 
 def _boxed(picture: Tensor, checked: Checked) -> Tensor:
-    """A picture (H, W, 3) in [0, 1] with a box around everybody seen, in the subject's colour; strangers are white."""
+    """A picture (H, W, 3) in [0, 1] with a box around everybody seen, in the subject's colour; strangers are white.
+
+    A small one is enlarged by a whole number: letters want pixels.
+    """
     drawn = Image.fromarray((picture[..., :3].float().clamp(0, 1) * 255).byte().cpu().numpy())
+    times = max(1, SHOWN // min(drawn.size))
+    drawn = drawn.resize((times * drawn.width, times * drawn.height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(drawn)
     line = max(1, min(drawn.size) // 150)
-    font = ImageFont.load_default(8 * line)
+    font = ImageFont.load_default(11 * line)
     owners = {one: number for number, verdict in enumerate(checked.verdicts) for one in verdict.places}
-    for one, box in enumerate(checked.seen.boxes.tolist()):
+    for one, box in enumerate((times * checked.seen.boxes).tolist()):
         number = owners.get(one)
         tint = STRANGER if number is None else colour(number)
         draw.rectangle(tuple(box), outline=tint, width=line)

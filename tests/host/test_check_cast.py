@@ -160,3 +160,13 @@ def test_subjects_by_another_recogniser_are_looked_for_as_pictures(pack, demo, p
     monkeypatch.setattr(demo[4].core, "spec", dataclasses.replace(demo[4].core.spec, recogniser="dlib"))
     found, wanted = (check(pack, demo, one, shown) for one in (binding, placed))
     assert torch.equal(found[0], wanted[0]) and len(found[0]) == 1
+
+
+def test_a_small_picture_is_shown_large_enough_for_its_labels(pack):
+    """Its boxes where they were."""
+    node, seen = module(pack, "nodes.check_cast"), module(pack, "mmdiff_core.cast.seen")
+    found = seen.Seen(torch.tensor([[32.0, 64.0, 96.0, 112.0]]), torch.zeros(0, 1), [])
+    shown = node._boxed(torch.zeros(128, 128, 3), module(pack, "nodes.host.cast").Checked(found, []))
+    assert shown.shape == (512, 512, 3)
+    white = (shown == 1).all(dim=-1)
+    assert white[448, 128:384].all() and not white[480:].any() and not white[:, :120].any()

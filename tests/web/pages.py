@@ -41,8 +41,9 @@ def template(name: str) -> dict:
     return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
 
 
-def load(page, graph: dict) -> None:
-    page.evaluate("graph => app.loadGraphData(graph)", graph)
+def load(page, graph: dict, name: str | None = None) -> None:
+    """Open a graph, in a tab of a name."""
+    page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
 
 
 def vue_nodes(page, on: bool) -> None:

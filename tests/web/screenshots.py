@@ -21,13 +21,15 @@ from pages import at_rest, launch, load, run, server_in, template, to_empty_grap
 from PIL import Image
 
 SHARP = 1.5  # pixels of the picture for one of the page
+WIDTH = 1400  # of the App's, pixels
 SUBJECTS = ROOT / "mmdiff_core" / "demo" / "subjects"
+APP = "MM-Diff 1 - Draw My Subject (demo).app"
 PAIR = "MM-Diff 4 - Two Subjects by Word (demo)"
 PEOPLE = "MM-Diff 13 - Two People (SDXL)"
 THUMBNAIL = (440, 282)
 THUMBNAILS = {
     "ApplyAttention": "MM-Diff 5 - With and Without (demo)",
-    "DemoSubject": "MM-Diff 1 - Draw My Subject (demo).app",
+    "DemoSubject": APP,
     "EncodeSubject": "MM-Diff 14 - Several Photos of One Person (SDXL)",
     "LoadDemo": "MM-Diff 3 - One Subject (demo)",
     "LoadSubject": "MM-Diff 2 - Draw My Two Subjects (demo).app",
@@ -60,18 +62,18 @@ def node(page, kind: str, size: tuple[int, int]) -> Image.Image:
 
 def app_mode(page, server: Server) -> Image.Image:
     """The App with a picture of one's own and what came of it."""
-    server.upload(SUBJECTS / "owl.png")
-    graph = template("MM-Diff 1 - Draw My Subject (demo).app")
-    for one in graph["nodes"]:
-        if one["type"] == "LoadImage":
-            one["widgets_values"][0] = "owl.png"
-        if one["type"] == "MMDiffBindSubjects":
-            one["widgets_values"][0] = "a toy<|subj|> in the snow"
-    load(page, graph)
+    load(page, template(APP), APP)
+    inputs = page.get_by_test_id("linear-widgets")
+    inputs.locator("input[type=file]").set_input_files(SUBJECTS / "owl.png")
+    inputs.locator("textarea").fill("a toy<|subj|> in the snow")
+    inputs.locator("img[src*='owl']").wait_for()
     page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
     page.locator("img[src*='mm-diff_0']").locator("visible=true").first.wait_for()
+    page.mouse.move(10, 600)
+    page.get_by_text("Job queued").wait_for(state="hidden")
     at_rest(page)
-    return picture(page.screenshot())
+    shown = picture(page.screenshot())
+    return shown.resize((WIDTH, WIDTH * shown.height // shown.width), Image.Resampling.LANCZOS)
 
 
 def binding(page, server: Server) -> Image.Image:
@@ -83,7 +85,7 @@ def binding(page, server: Server) -> Image.Image:
 def maps(page, server: Server) -> Image.Image:
     load(page, template(PAIR))
     run(page)
-    return node(page, "MMDiffAttentionMaps", (430, 800))
+    return node(page, "MMDiffAttentionMaps", (430, 560))
 
 
 def cast(page, server: Server) -> Image.Image:
@@ -104,6 +106,13 @@ def missing(kind: str) -> Callable[..., Image.Image]:
     def shown(page, server: Server) -> Image.Image:
         load(page, template(PEOPLE))
         page.locator(".mmdiff-problem").first.wait_for()
+        page.evaluate(
+            """folder => {
+                const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+                while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replace(folder, "ComfyUI")
+            }""",
+            str(server.folder),
+        )
         return node(page, kind, (330, 300))
 
     return shown
@@ -112,7 +121,7 @@ def missing(kind: str) -> Callable[..., Image.Image]:
 PICTURES = {
     "docs/app.jpg": app_mode,
     "docs/binding.png": binding,
-    "docs/maps.png": maps,
+    "docs/maps.jpg": maps,
     "js/docs/MMDiffBindSubjects.jpg": binding,
     "js/docs/MMDiffAttentionMaps.jpg": maps,
     "js/docs/MMDiffCheckCast.jpg": cast,
@@ -123,7 +132,7 @@ PICTURES = {
 
 def save(shown: Image.Image, path: str) -> None:
     if path.endswith(".png"):
-        shown.quantize(128).save(ROOT / path, optimize=True)
+        shown.quantize(256).save(ROOT / path, optimize=True)
     else:
         shown.save(ROOT / path, quality=85)
     print(path, flush=True)
@@ -144,7 +153,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, server_in(Path(folder)) as server, sync_playwright() as playwright:
         browser = launch(playwright)
         for path, make in todo.items():
-            page = browser.new_page(viewport={"width": 1400, "height": 900}, device_scale_factor=SHARP)
+            page = browser.new_page(viewport={"width": 1400, "height": 1000}, device_scale_factor=SHARP)
             to_empty_graph(page, server.url)
             vue_nodes(page, True)
             save(make(page, server), path)
