@@ -129,5 +129,5 @@ def _boxed(picture: Tensor, checked: Checked) -> Tensor:
         tint = STRANGER if number is None else colour(number)
         draw.rectangle(tuple(box), outline=tint, width=line)
         label = "?" if number is None else f"{number + 1} {checked.verdicts[number].kind.value}"
-        draw.text((box[0] + 2 * line, box[1] + line), label, tint, font, stroke_width=1, stroke_fill="black")
+        draw.text((box[0] + 2 * line, box[1] + line), label, tint, font, stroke_width=line, stroke_fill="black")
     return torch.from_numpy(np.array(drawn)).float() / 255

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from live_server import ROOT, STAND_INS
-from pages import run
+from pages import at_rest, load, run, template, vue_nodes
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 REPORT = "[role=status][aria-label=Report]"
@@ -37,17 +37,34 @@ def widgets(page, number: int) -> list:
     return page.evaluate("number => app.graph.getNodeById(number).serialize().widgets_values", number)
 
 
-@pytest.mark.parametrize("vue_nodes", [False, True], ids=["canvas", "vue nodes"])
-def test_the_report_stands_in_the_node(page, vue_nodes):
-    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", vue_nodes)
-    open_two_people(page, f"a {'very ' * vue_nodes}tall woman<|subj|> and a man<|subj|> at home")
+@pytest.mark.parametrize("on", [False, True], ids=["canvas", "vue nodes"])
+def test_the_report_stands_in_the_node(page, on):
+    vue_nodes(page, on)
+    open_two_people(page, f"a {'very ' * on}tall woman<|subj|> and a man<|subj|> at home")
     run(page)
     page.locator(REPORT, has_text="token").wait_for()
-    token = 3 + vue_nodes
+    token = 3 + on
     assert page.locator(REPORT, has_text="token").inner_text().splitlines() == [
         f"woman -> token {token} of both encoders, subject 1 'Ada'",
         f"man -> token {token + 3} of both encoders, subject 2 'Ben'",
     ]
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["canvas", "vue nodes"])
+def test_a_report_is_as_high_as_its_text_and_leaves_the_room_to_pictures(page, on):
+    vue_nodes(page, on)
+    load(page, template("MM-Diff 4 - Two Subjects by Word (demo)"))
+    page.evaluate(
+        """() => {
+            app.canvas.ds.scale = 1
+            app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === "MMDiffAttentionMaps"))
+        }"""
+    )
+    run(page)
+    report = page.locator(REPORT, has_text="1 penguin\n2 fire engine")
+    report.wait_for()
+    at_rest(page)
+    assert 40 < report.bounding_box()["height"] < 80
 
 
 def test_the_report_is_no_input_and_not_saved(page):
