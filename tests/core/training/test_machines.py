@@ -10,7 +10,7 @@ from test_training import ROOT, difference, environment
 from tiny_base import logged
 
 from mmdiff_core import MMDiffError
-from mmdiff_core.training import trainer
+from mmdiff_core.training import start
 from mmdiff_core.training.config import read_config
 from mmdiff_core.training.state import read_state
 
@@ -57,6 +57,6 @@ def test_a_step_sees_as_many_samples_wherever_it_goes_on(run, write, tmp_path):
 
 
 def test_machines_that_see_other_runs_say_so(write, monkeypatch):
-    monkeypatch.setattr(trainer, "gather_object", lambda own: [*own, 500])
+    monkeypatch.setattr(start, "gather_object", lambda own: [*own, 500])
     with pytest.raises(MMDiffError, match="the processes find 0, 500 steps done.*a folder that all see"):
-        trainer.train(read_config(write()), resume=False)
+        start.train(read_config(write()), resume=False)
