@@ -104,8 +104,9 @@ class Spec:
 
     @classmethod
     def heard(cls, said: Mapping[str, object]) -> Spec:
-        """What a file says. Raises MMDiffError as `replace`."""
-        return cls().replace(**{"square": _square(said.get("resize")), **said})
+        """What a file says. Raises MMDiffError as `replace`, and TypeError where it says no fields."""
+        fields = {**said}
+        return cls().replace(**{"square": _square(fields.get("resize")), **fields})
 
 
 def _square(resize: object) -> str:
