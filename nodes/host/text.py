@@ -101,7 +101,7 @@ def bind(
         others=tokens.others,
     )
     comfy.model_management.load_models_gpu([mmdiff.patcher, clip.patcher])
-    carried = {CONDITIONING_KEY: binding.id, "model_conds": {UNDRAWN: Undrawn(named(subjects))}}
+    carried = {CONDITIONING_KEY: binding.id, "model_conds": {UNDRAWN: Undrawn(named(subjects), torch.zeros(1, 1))}}
     if any(subject.region is not None for subject in subjects):
         carried[VIEW_KEY] = [whole_view()]
     positive: Conditioning = []

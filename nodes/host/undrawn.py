@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
 from comfy.conds import CONDRegular
 from comfy_execution.utils import ExecutionContext, get_executing_context
+from torch import Tensor
 
 from .tell import warn
 
@@ -19,15 +19,19 @@ UNDRAWN = "mmdiff_undrawn"
 
 
 class Undrawn(CONDRegular):
-    """Of the positive prompt of a binding. subjects: their names, as they are written in a sentence."""
+    """Of the positive prompt of a binding. subjects: their names, as they are written in a sentence. cond: (1, 1), one
+    number for each row, of no meaning."""
 
-    def __init__(self, subjects: str) -> None:
-        super().__init__(torch.zeros(1, 1))
+    def __init__(self, subjects: str, cond: Tensor) -> None:
+        super().__init__(cond)
         self.subjects = subjects
+
+    def _copy_with(self, cond: Tensor) -> Undrawn:
+        return Undrawn(self.subjects, cond)
 
     def process_cond(self, batch_size: int, **kwargs: object) -> CONDRegular:
         _say(self.subjects, get_executing_context())
-        return CONDRegular(self.cond.repeat(batch_size, 1))
+        return super().process_cond(batch_size, **kwargs)
 
 
 @lru_cache(maxsize=16)
