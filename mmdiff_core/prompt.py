@@ -20,7 +20,10 @@ from .errors import MMDiffError
 _OPENING = re.compile(r"<\|\s*(subj|nobody)\s*(:|\|>)", re.IGNORECASE)
 _LEFT_OVER = re.compile(r"<\|\s*(?!startoftext|endoftext)[^\W\d_].*?(?:\|>|$)", re.IGNORECASE | re.MULTILINE)
 _SENTINEL = "<|subj|>"
-_CLOSED_WEIGHT = re.compile(r"(?:\s*(?::\s*[-+]?[\d.]+(?:e[-+]?\d+)?\s*)?\\?\))*\s*$", re.IGNORECASE)
+_UNSEEN = "\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+"""Marks of direction, spaces without width and the like, as they come with copied text; for use in a set."""
+_GAP = rf"[\s{_UNSEEN}]*"
+_CLOSED_WEIGHT = re.compile(rf"(?:{_GAP}(?::\s*[-+]?[\d.]+(?:e[-+]?\d+)?\s*)?\\?\))*{_GAP}$", re.IGNORECASE)
 _LAST_WORD = re.compile(r"[^\s(]+$")
 _SCRIPTS_WITHOUT_SPACES = {"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
 
@@ -274,10 +277,12 @@ def _inside(text: str, place: int) -> bool:
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
-    """A text as it is compared, in canonical decomposition and without case, and where each of its signs comes from."""
+    """A text as it is compared, in canonical decomposition, without case and without signs that are not seen, and where
+    each of its signs comes from."""
     signs = [
         (sign, place)
         for place, character in enumerate(text)
+        if not re.match(f"[{_UNSEEN}]", character)
         for sign in unicodedata.normalize("NFD", unicodedata.normalize("NFD", character).casefold())
     ]
     runs = itertools.groupby(signs, key=lambda one: unicodedata.combining(one[0]) > 0)
@@ -286,8 +291,8 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def same_name(name: str) -> str:
-    """What two spellings of one name have in common: composed letters and single spaces."""
-    return " ".join(unicodedata.normalize("NFC", name).split())
+    """What two spellings of one name have in common: composed letters, single spaces, and no sign that is not seen."""
+    return " ".join(unicodedata.normalize("NFC", re.sub(f"[{_UNSEEN}]", "", name)).split())
 
 
 def _ends(character: str) -> bool:

@@ -22,10 +22,8 @@ from torch import Tensor
 
 from ...mmdiff_core.demo import CHECKPOINT, FOLDER
 from ...mmdiff_core.files import read_safetensors
-from .attention import KEY
 from .model import HostedMMDiff, load_mmdiff
 from .tell import warn
-from .text import CONDITIONING_KEY
 
 
 class Demo(NamedTuple):
@@ -158,8 +156,8 @@ def _model() -> ModelPatcher:
 def _say_what_spoils(
     executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any, **more: Any
 ) -> Any:
-    """Warn of a run that this model makes no picture of: at a high CFG, of bound subjects without Apply, and of another
-    size, where it is drawn from noise alone; a finished one may be enlarged and refined."""
+    """Warn of a run that this model makes no picture of: at a high CFG, and at another size, where it is drawn from
+    noise alone; a finished one may be enlarged and refined."""
     guider = executor.class_obj
     height, width = noise.shape[-2:]
     most = guider.model_patcher.get_model_object("model_sampling").sigma_max
@@ -167,12 +165,6 @@ def _say_what_spoils(
         warn(
             f"The demo model draws at a CFG of about {CFG}; at {guider.cfg:g} the picture drowns in noise and loud "
             "colours. Change cfg on the sampler."
-        )
-    bound = any(CONDITIONING_KEY in cond for group in guider.conds.values() for cond in group)
-    if bound and not guider.model_patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        warn(
-            "This run's prompt binds subjects, and its model draws none of them. Connect the model of Apply MM-Diff "
-            "Attention to the sampler."
         )
     if (height, width) != (SIDE, SIDE) and sigmas[0] >= 0.99 * most:
         warn(

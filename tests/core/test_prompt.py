@@ -82,6 +82,10 @@ def tokens_of(word: str) -> list[int]:
         ("a girl<|NoBody|>, a man<|subj:Ada|>", ["Ada"], "a girl, a man", [("girl", None), ("man", 0)]),
         ("Ada and a woman<| nobody |>", ["Ada"], "Ada and a woman", [("Ada", 0), ("woman", None)]),
         ("<|endoftext|> a man<|subj|>", ["Ada"], "<|endoftext|> a man", [("man", 0)]),
+        ("a man\u200b<|subj|> sits", ["Ada"], "a man\u200b sits", None),
+        ("(رجل\u200f:1.2)\u200e<|subj|>", ["Ada"], "(رجل\u200f:1.2)\u200e", None),
+        ("a toy<|subj:\u200eAda|>", ["Ada"], "a toy", [("toy", 0)]),
+        ("a toy<|subj:Ada|>", ["\ufeffAda\u200f"], "a toy", [("toy", 0)]),
     ],
 )
 def test_markers(prompt, names, text, entities):
@@ -117,6 +121,8 @@ def test_markers(prompt, names, text, entities):
         ("\u0130rem sits", ["i\N{COMBINING DOT ABOVE}rem"], [("\u0130rem", 0)]),
         ("a \N{FOX FACE} sits", ["\N{FOX FACE}"], [("\N{FOX FACE}", 0)]),
         ("ba a a", ["a a"], [("a", 0)]),
+        ("Ada sits", ["\u200eAda\u200f"], [("Ada", 0)]),
+        ("Ada\u200e sits", ["Ada"], [("Ada", 0)]),
     ],
 )
 def test_names_as_phrases(prompt, names, entities):
@@ -125,6 +131,13 @@ def test_names_as_phrases(prompt, names, entities):
     assert [(entity.word, entity.subject) for entity in bound.entities] == entities
     for entity in bound.entities:
         assert prompt[: entity.end].endswith(entity.word)
+
+
+@pytest.mark.parametrize(("prompt", "word"), [("a man\u200b<|subj|>", "man"), ("(رجل\u200f:1.2)\u200e<|subj|>", "رجل")])
+def test_a_sign_that_is_not_seen_is_no_part_of_the_word(prompt, word):
+    """A mark of a writing's direction, or a space without width, as it comes with what was copied from elsewhere."""
+    (entity,) = bind_prompt(prompt, ["Ada"]).entities
+    assert entity.word == word
 
 
 def test_a_phrase_binds_inside_no_other_word():
