@@ -32,7 +32,7 @@ from ...mmdiff_core.model.attention import (
 from .base import Layer, attention_layers, check_base
 from .keys_values import keys_values
 from .lora import patch_unet
-from .regions import reach
+from .regions import block_size, reach
 from .rows import DENSITY, MARK, PLACES, Meaning, mark_rows, repeated_rows
 from .tell import warn
 from .text import CONDITIONING_KEY, Binding
@@ -273,7 +273,7 @@ class BoundSlot:
             call.run.warn_once("another node rearranged the rows of this batch, so they get no subjects.")
             return out
         coupled = len(rows) != len(call.meanings)
-        block = extra_options["activations_shape"][-2:] if call.places is not None else ()
+        block = block_size(extra_options, q.shape[1], call.size) if call.places is not None else ()
         for meaning, alike in itertools.groupby(range(len(rows)), lambda place: call.meanings[rows[place]]):
             here = list(alike)
             if any(number in call.active for number in meaning.bindings):

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...mmdiff_core import Subject
+from ...mmdiff_core.model.attention import grid
 from .rows import DENSITY
+
+
+def block_size(told: dict[str, Any], pixels: int, size: Sequence[int]) -> Sequence[int]:
+    """(h, w) of a block of so many pixels: as it is told with its options, which another pack's block may leave out, or
+    in the shape of the latent, of size (H, W)."""
+    shape = told.get("activations_shape")
+    return grid(pixels, *size) if shape is None else shape[-2:]
 
 
 def reach(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import Any
 
 import comfy.samplers
 import tiny_sdxl
 import torch
+from comfy_execution.utils import CurrentNodeContext
 from tiny_sdxl import face_crop, face_embeds, sdxl
 from torch import Tensor
 
@@ -74,6 +76,11 @@ def run(guider: Any, steps: int = 2, batch: int = 1, size=(16, 16)) -> Tensor:
     sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "normal", steps)
     sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
     return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+
+
+def running() -> CurrentNodeContext:
+    """As while the host runs a node of a graph, each time another one."""
+    return CurrentNodeContext(str(uuid.uuid4()), "1")
 
 
 def error(found: Tensor, wanted: Tensor) -> float:

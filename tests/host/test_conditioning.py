@@ -1,18 +1,16 @@
 """Which rows get which subjects, however conditionings are combined, cut, windowed and sampled."""
 
 import logging
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import comfy.samplers
 import comfy.supported_models
 import pytest
 import torch
-from comfy_execution.utils import CurrentNodeContext
 from comfy_extras.nodes_custom_sampler import Guider_Basic, Guider_DualCFG
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
-from graph import applied, bound, error, mmdiff, module, run, sample, subject
+from graph import applied, bound, error, mmdiff, module, run, running, sample, subject
 from predictions import noises, predict, watched
 from safetensors.torch import save_file
 from tiny_sd15 import general_checkpoint, sd15
@@ -383,16 +381,9 @@ def test_by_word_where_the_words_were_cut_off(pack, scene):
 # Prompts whose subjects are not on the model
 
 
-@contextmanager
-def node_running(number: str):
-    """As the host runs a node of a graph."""
-    with CurrentNodeContext("a graph", number):
-        yield
-
-
 def test_a_bound_prompt_on_a_model_without_apply_is_said_once_in_a_run(scene, caplog):
-    for number in "12":
-        with node_running(number):
+    for _ in range(2):
+        with running():
             sample(sdxl().model, *scene.a[:2], steps=3)
     for warning in (found := warnings_of_ours(caplog)):
         assert "'Ada'" in warning and "no Apply MM-Diff Attention" in warning

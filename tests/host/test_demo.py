@@ -6,8 +6,7 @@ import comfy.samplers
 import comfy.sd
 import pytest
 import torch
-from comfy_execution.utils import CurrentNodeContext
-from graph import applied, bound, error, module
+from graph import applied, bound, error, module, running
 
 from tests.likeness import NAMES, alone, from_left
 
@@ -171,7 +170,7 @@ def test_bound_subjects_that_the_demo_does_not_draw_are_said(pack, demo, caplog)
     positive, negative, binding = bound(
         pack, "a toy<|subj|> in space", subjects(pack, demo, "kiwi"), "", mmdiff=demo[4], clip=demo[1]
     )
-    with CurrentNodeContext("a graph", "the demo's sampler"):
+    with running():
         one_step(demo, applied(pack, binding, model=demo[0], weight=1.0), positive, negative, 2.5)
         assert not caplog.records
         one_step(demo, demo[0], positive, negative, 2.5)

@@ -7,10 +7,9 @@ import comfy.model_management
 import comfy.sd
 import pytest
 import torch
-from comfy_execution.utils import CurrentNodeContext
 from comfy_extras.nodes_attention_multiply import UNetCrossAttentionMultiply
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple
-from graph import applied, bound, error, mmdiff, module, sample, subject
+from graph import applied, bound, error, mmdiff, module, running, sample, subject
 from tiny_sdxl import sdxl
 
 EQUAL = 1e-5
@@ -284,12 +283,12 @@ def test_a_model_merged_after_apply(pack, scene, monkeypatch, merge, share):
 )
 def test_a_model_merged_into_another_draws_no_subjects_and_says_so(pack, scene, caplog):
     """The merge takes a share of the LoRA, and nothing else of ours."""
-    with CurrentNodeContext("a graph", "sampler"):
+    with running():
         found = sample(merged(sdxl().model, applied(pack, scene.binding)), *scene.prompts)
-    weights = {name: weight + 0.25 * scene.ours.get(name, 0) for name, weight in scene.base.items()}
-    assert error(found, sample(with_weights(scene, weights, ""), *scene.prompts)) < EQUAL
     (warning,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("MM-Diff")]
     assert "'Ada', 'Bo'" in warning and "first model alone" in warning
+    weights = {name: weight + 0.25 * scene.ours.get(name, 0) for name, weight in scene.base.items()}
+    assert error(found, sample(with_weights(scene, weights, ""), *scene.prompts)) < EQUAL
 
 
 @pytest.mark.neighbour("Model Merge Add", "Comfy-Org/ComfyUI", "ours with itself", "after")

@@ -244,26 +244,37 @@ def test_a_hypernetwork_changes_the_text_and_not_the_subjects(pack, scene):
     assert error(first_term(node(ours)), first_term(ours)) < EQUAL
 
 
+def telling_less(model):
+    """Packs with a block's forward of their own fill in what they know of."""
+
+    def forget(q, k, v, extra_options):
+        for key in ("attn_precision", "n_heads", "activations_shape", "cond_or_uncond", "uuids", "sigmas", "mmdiff"):
+            extra_options.pop(key, None)
+        return q, k, v
+
+    model = model.clone()
+    model.set_model_attn2_patch(forget)
+    return model
+
+
 @pytest.mark.parametrize("separation", ["reference", "by word"])
-def test_blocks_that_tell_less(pack, scene, separation):
-    """Packs with a block's forward of their own fill in what they know of; only a region needs the block's shape."""
-
-    def node(model):
-        def forget(q, k, v, extra_options):
-            for key in ("attn_precision", "n_heads", "activations_shape", "cond_or_uncond", "uuids", "sigmas"):
-                extra_options.pop(key)
-            return q, k, v
-
-        model = model.clone()
-        model.set_model_attn2_patch(forget)
-        return model
-
-    wanted = sample(applied(pack, scene.binding, separation=separation), *scene.prompts)
-    for model in (
-        applied(pack, scene.binding, node(sdxl().model), separation=separation),
-        node(applied(pack, scene.binding, separation=separation)),
-    ):
-        assert error(sample(model, *scene.prompts), wanted) < EQUAL
+@pytest.mark.parametrize("region", [None, torch.eye(64)[None]], ids=["everywhere", "in a region"])
+def test_blocks_that_tell_less(pack, scene, separation, region):
+    place = pack["MMDiffPlaceSubject"].execute
+    placed = [place(subject=one, start_percent=0.0, end_percent=1.0, region=region).args[0] for one in scene.subjects]
+    positive, negative, binding = bound(pack, "Ada and Bo on the beach", placed)
+    model = applied(pack, binding, separation=separation)
+    size = (16, 24)
+    wanted = sample(model, positive, negative, size=size)
+    for less in (applied(pack, binding, telling_less(sdxl().model), separation=separation), telling_less(model)):
+        assert error(sample(less, positive, negative, size=size), wanted) < EQUAL
+    seen = [
+        pack["MMDiffAttentionMaps"]
+        .execute(model=one, binding=binding, positive=positive, latent={"samples": wanted}, percent=0.5)
+        .args[0]
+        for one in (model, telling_less(model))
+    ]
+    assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize("separation", ["reference", "by word"])
