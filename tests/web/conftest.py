@@ -31,7 +31,7 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # while it lives its event loop runs, beside which host tests start none
 def browser(server):
     from playwright.sync_api import sync_playwright
 
