@@ -12,9 +12,13 @@ def prompt(page, request):
     vue_nodes(page, request.param)
     load(page, template("MM-Diff 4 - Two Subjects by Word (demo)"))
     chip(page, "1 penguin → toy").wait_for()
-    areas = page.locator("textarea")
-    number = next(n for n in range(areas.count()) if areas.nth(n).input_value().startswith("a toy<|subj|>"))
-    return areas.nth(number)
+    page.evaluate(  # by itself, not by its place: those of the graph before may still be there
+        """() => {
+            const areas = [...document.querySelectorAll("textarea")]
+            areas.find((one) => one.value.startsWith("a toy<|subj|>")).dataset.tested = "prompt"
+        }"""
+    )
+    return page.locator("[data-tested=prompt]")
 
 
 def chip(page, text):
