@@ -87,8 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
         own = isinstance(error, OSError) and str(error.filename) == str(part)  # a name that says nothing to anybody
         raise MMDiffError(
             f"{path} could not be written ({error.strerror if own else error}), and an older file of that name is as "
-            "it was. "
-            "Make room on the disk, take a shorter name, or a folder that you may write to."
+            "it was. Make room on the disk, take a shorter name, or a folder that you may write to."
         ) from error
 
 
