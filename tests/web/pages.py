@@ -51,6 +51,18 @@ def vue_nodes(page, on: bool) -> None:
     page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
 
 
+def look_at(page, kind: str) -> None:
+    """The first node of a kind in the middle of the page, a pixel of the graph for one of the page."""
+    page.evaluate(
+        """kind => {
+            app.canvas.ds.scale = 1
+            app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === kind))
+            app.canvas.setDirty(true, true)
+        }""",
+        kind,
+    )
+
+
 def at_rest(page) -> None:
     """Wait until every picture is there, and no node has moved or grown for half a second of frames."""
     page.evaluate(

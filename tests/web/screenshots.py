@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
 
 from live_server import ROOT, Server
-from pages import at_rest, launch, load, run, server_in, template, to_empty_graph, vue_nodes
+from pages import at_rest, launch, load, look_at, run, server_in, template, to_empty_graph, vue_nodes
 from PIL import Image
 
 SHARP = 1.5  # pixels of the picture for one of the page
@@ -49,13 +49,11 @@ def node(page, kind: str, size: tuple[int, int]) -> Image.Image:
         """([kind, size]) => {
             const node = app.graph.nodes.find((one) => one.type === kind)
             node.setSize(size)
-            app.canvas.ds.scale = 1
-            app.canvas.centerOnNode(node)
-            app.canvas.setDirty(true, true)
             return node.id
         }""",
         [kind, size],
     )
+    look_at(page, kind)
     at_rest(page)
     return picture(page.locator(f'[data-node-id="{number}"]').screenshot())
 

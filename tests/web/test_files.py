@@ -1,19 +1,14 @@
 """What a large model needs, said where it is missing; and the demo that needs nothing."""
 
 import pytest
-from pages import load, template, vue_nodes
+from pages import load, look_at, template, vue_nodes
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
 def test_missing_files_are_named_with_a_link_and_the_demo_is_offered(page, vue):
     vue_nodes(page, vue)
     load(page, template("MM-Diff 13 - Two People (SDXL)"))
-    page.evaluate(
-        """() => {
-            app.canvas.ds.scale = 1
-            app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === "MMDiffLoad"))
-        }"""
-    )
+    look_at(page, "MMDiffLoad")
     missing = page.locator(".mmdiff-problem", has_text="CLIP ViT-L/14 (openai)")
     missing.wait_for()
     assert "clip_vision" in missing.inner_text()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from live_server import ROOT, STAND_INS
-from pages import at_rest, load, run, template, vue_nodes
+from pages import at_rest, load, look_at, run, template, vue_nodes
 
 HOSTILE = '<img src=x onerror="window.pwned=1">'
 REPORT = "[role=status][aria-label=Report]"
@@ -54,12 +54,7 @@ def test_the_report_stands_in_the_node(page, on):
 def test_a_report_is_as_high_as_its_text_and_leaves_the_room_to_pictures(page, on):
     vue_nodes(page, on)
     load(page, template("MM-Diff 4 - Two Subjects by Word (demo)"))
-    page.evaluate(
-        """() => {
-            app.canvas.ds.scale = 1
-            app.canvas.centerOnNode(app.graph.nodes.find((node) => node.type === "MMDiffAttentionMaps"))
-        }"""
-    )
+    look_at(page, "MMDiffAttentionMaps")
     run(page)
     report = page.locator(REPORT, has_text="1 penguin\n2 fire engine")
     report.wait_for()
