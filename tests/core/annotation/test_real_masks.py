@@ -99,7 +99,7 @@ def test_the_mask_is_of_what_one_sees(tmp_path, monkeypatch):
     written = annotate(tmp_path / "photos", tmp_path / "out", plan, Rules(smallest=300), lambda line: None)
     records = tmp_path / "out" / "records"
     assert len(written.names) == len(PHOTOS)
-    for name, (caption, box, inside, outside) in PHOTOS.items():
+    for name, (caption, _, inside, outside) in PHOTOS.items():
         segments = np.load((records / name).with_suffix(".npy"))
         with Image.open(Path(FOLDER) / name) as photo:
             assert segments.shape == photo.size[::-1]
