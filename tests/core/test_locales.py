@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,47 @@ def test_a_language_has_every_node_and_no_other(language):
         assert set(nodes[name].get("outputs", {})) <= {str(place) for place in range(len(node["outputs"]))}
 
 
+def labels(language: str) -> dict[str, set[str]]:
+    """What the page shows for each name of an input, an output or an option, on whichever node."""
+    nodes, texts, found = read(language, "nodeDefs.json"), read(language, "main.json")["mmdiff"], defaultdict(set)
+    for kind, node in SCHEMA.items():
+        inputs, outputs = (nodes[kind].get(group, {}) for group in ("inputs", "outputs"))
+        for one in node["inputs"]:
+            found[one["id"]].add(inputs.get(one["id"], {}).get("name", one["id"]))
+            for option in one.get("options", ()):
+                found[option].add(texts.get(option, option))
+        for place, one in enumerate(node["outputs"]):
+            found[one["name"]].add(outputs.get(str(place), {}).get("name", one["name"]))
+    return found
+
+
+def glossary(language: str) -> dict[str, str]:
+    """The terms of a language, by the English ones."""
+    table = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    first, *rows = (row.split(" | ") for row in re.findall(r"^\| (.+) \|$", table, re.MULTILINE))
+    return {row[0]: row[first.index(language)] for row in rows}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_node_is_called_as_in_the_glossary(language):
+    nodes, terms = read(language, "nodeDefs.json"), glossary(language)
+    assert {kind: terms[node["name"]] for kind, node in SCHEMA.items()} == {
+        kind: node["display_name"] for kind, node in nodes.items()
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tooltips_call_options_what_the_page_shows(language):
+    shown = labels(language)
+    options = [option for option in labelled_options() if option not in shown[option]]
+    assert options
+    for kind, node in read(language, "nodeDefs.json").items():
+        for text in (node["description"], *(texts.get("tooltip", "") for texts in node.get("inputs", {}).values())):
+            for option in options:
+                rest = re.sub("|".join(map(re.escape, shown[option])), "", text)
+                assert not re.search(rf"(?<![A-Za-z]){option}(?![A-Za-z])", rest), (kind, text)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_markers_and_options_in_tooltips_are_written_as_they_are_meant(language):
     """The page shows tooltips as they are, and takes a `|` in any other text for two plural forms."""
@@ -71,16 +113,19 @@ def test_markers_and_options_in_tooltips_are_written_as_they_are_meant(language)
             assert "{'" not in texts.get("tooltip", "")
 
 
-def test_every_option_has_a_label():
+def labelled_options() -> set[str]:
     """Of the lists that are not the user's files, but for names of drawings, of versions and of recognisers."""
-    options = {
+    return {
         option
         for node, declared in SCHEMA.items()
         for one in declared["inputs"]
         for option in one.get("options", ())
         if node != "MMDiffDemoSubject" and option not in ("v1", "v2", "buffalo_l", "dlib")
     }
-    assert options and options <= SAID
+
+
+def test_every_option_has_a_label():
+    assert labelled_options() and labelled_options() <= SAID
 
 
 def help_page(name: str, language: str | None = None) -> str:
@@ -127,6 +172,26 @@ def test_a_help_page_calls_inputs_what_the_node_shows(language):
         if name == "MMDiffBindSubjects":
             first, second = (subject.format(number=number) for number in (1, 2))
             assert f"{first}, {second}, ... (`subject_0`, `subject_1`)" in cells
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translated_help_page_names_what_the_page_shows(language):
+    """A name in workflows stands behind its label; emphasised is a label or a file, bold a node or a question."""
+    shown = labels(language)
+    opened = {path.stem for folder in ("subgraphs", "example_workflows") for path in (ROOT / folder).glob("*.json")}
+    names = opened.union(*shown.values())
+    nodes = {node["display_name"] for node in read(language, "nodeDefs.json").values()}
+    nodes.add(glossary(language)["Load Image (ComfyUI's own)"])
+    for kind in SCHEMA:
+        text = help_page(kind, language)
+        for code in re.finditer(r"`([^`]+)`", text):
+            told = shown.get(code[1], {code[1]})
+            labelled = any(text[: code.start()].endswith(f"{label} ") for label in told)
+            assert code[1] in told or labelled, (kind, code[0], told)
+        for bold in re.findall(r"\*\*(.+?)\*\*", text):
+            assert bold in nodes or bold[-1] in "?？", (kind, bold)
+        for name in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", text):
+            assert name in names, (kind, name)
 
 
 def test_the_markers_come_before_the_inputs():
