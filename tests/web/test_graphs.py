@@ -210,15 +210,31 @@ def found(page, name: str) -> int:
     page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     page.keyboard.type(name)
     page.get_by_text(name, exact=True).first.click()
+    return subgraph(page)
+
+
+def from_the_library(page, name: str) -> int:
+    """The number of a blueprint's node, taken from the folder of the sidebar that README names, put on the graph."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    tab, path = re.search(r"\*(\w+)\* in the sidebar \(\*(.+?)\*", readme).groups()
+    section, *folders = path.split(" > ")
+    page.locator(".side-bar-button", has_text=tab).click()
+    page.get_by_role("heading", name=section).wait_for()
+    tree = page.get_by_role("tree").filter(has_text=folders[0])
+    for row in (*folders, name):
+        tree.get_by_text(row, exact=True).click()
+    page.mouse.click(1000, 500)
+    return subgraph(page)
+
+
+def subgraph(page) -> int:
+    """The number of the node that is a subgraph, once it is there."""
     page.wait_for_function("app.graph.nodes.some((node) => node.isSubgraphNode())")
     return page.evaluate("app.graph.nodes.find((node) => node.isSubgraphNode()).id")
 
 
-@pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
-@pytest.mark.parametrize("name", [name for name in BLUEPRINTS if name != "Cut Out Subject"])
-def test_a_blueprint_is_found_opens_whole_and_draws_with_the_demo_model(page, name, vue):
-    vue_nodes(page, vue)
-    number = found(page, name)
+def draws_with_the_demo_model(page, number: int) -> None:
+    """A blueprint's node knows all its inner nodes, and runs with the demo model and its subject."""
     inner = page.evaluate(
         """number => app.graph.getNodeById(number).subgraph.nodes.map((node) =>
             [node.type, node.type in LiteGraph.registered_node_types])""",
@@ -236,6 +252,17 @@ def test_a_blueprint_is_found_opens_whole_and_draws_with_the_demo_model(page, na
         connect(page, *((demo, part, encode, part) for part in ("mmdiff", "clip_vision")))
         connect(page, (subject, "image", encode, "image"), (encode, "subject", number, "subject"))
     run(page)
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["canvas", "vue nodes"])
+@pytest.mark.parametrize("name", [name for name in BLUEPRINTS if name != "Cut Out Subject"])
+def test_a_blueprint_is_found_opens_whole_and_draws_with_the_demo_model(page, name, vue):
+    vue_nodes(page, vue)
+    draws_with_the_demo_model(page, found(page, name))
+
+
+def test_a_blueprint_from_the_node_library_draws_with_the_demo_model(page):
+    draws_with_the_demo_model(page, from_the_library(page, "Draw Subject"))
 
 
 def test_the_cut_out_blueprint_opens_and_cuts_out(page, server):
