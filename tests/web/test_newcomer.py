@@ -1,6 +1,7 @@
 """The whole path of somebody new: a picture of their own, Run, the picture saved, and dropped back another day."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -27,6 +28,20 @@ def painted() -> Image.Image:
     ImageDraw.Draw(opacity).ellipse((wide // 4, high // 4, 3 * wide // 4, 3 * high // 4), fill=0)
     picture.putalpha(opacity)
     return picture
+
+
+def test_what_readme_says_to_search_shows_the_first_template_first(page):
+    """Not so by "mm-diff": the page knows no more of a pack's templates than names, and the shortest wins."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    tab, searched, name = re.search(r"\*(\w+)\* in the sidebar, search \*(.+?)\*\. \*\*(.+?)\*\*", readme).groups()
+    page.locator(".side-bar-button", has_text=tab).click()
+    page.get_by_role("dialog").get_by_role("textbox").fill(searched)
+    cards = page.locator("[data-testid^='template-workflow-']")
+    page.wait_for_function(
+        "name => document.querySelector(`[data-testid^='template-workflow-']`)?.textContent.includes(name)", arg=name
+    )
+    cards.first.click()
+    page.get_by_text("what to draw (<|subj|>: my picture)", exact=True).wait_for()
 
 
 @pytest.mark.parametrize(
