@@ -170,7 +170,8 @@ app.registerExtension({
   name: "mm-diff.binding",
   setup() {
     document.addEventListener("keydown", taken, true);
-    for (const kind of ["input", "change", "keyup", "pointerup"]) document.addEventListener(kind, changed, true);
+    const kinds = ["input", "change", "keyup", "pointerup", "dragend"]; // a node dragged from the sidebar ends in no pointerup
+    for (const kind of kinds) document.addEventListener(kind, changed, true);
     api.addEventListener("executed", () => setTimeout(refreshAll));
   },
   nodeCreated(node) {

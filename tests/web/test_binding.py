@@ -138,6 +138,19 @@ def test_sockets_count_from_one(page, prompt):
         assert page.get_by_text("subject_0", exact=True).count() == 0
 
 
+def test_a_node_dragged_from_the_sidebar_is_read(page):
+    page.locator(".side-bar-button", has_text="Nodes").click()
+    page.get_by_placeholder("Search...").last.fill("Multi-Subject Binding")
+    row = page.get_by_text("Multi-Subject Binding", exact=True).first.bounding_box()
+    page.mouse.move(row["x"] + 5, row["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(800, 300, steps=5)
+    page.mouse.move(900, 200, steps=5)
+    page.mouse.up()
+    page.wait_for_function("app.graph.nodes[0]?.inputs.some((input) => input.label === 'subject 1')")
+    page.locator(".mmdiff-problem", has_text="Connect a subject").wait_for()
+
+
 @pytest.mark.parametrize("way", ["toolbox", "chips"])
 def test_another_subject_comes_with_its_wires_and_is_drawn(page, prompt, way):
     place = page.locator(".mmdiff")
