@@ -29,7 +29,7 @@ def launch(playwright):
 
 def to_empty_graph(page, url: str) -> None:
     """Open the front end in the classic renderer, which the server remembers, with nothing on the graph."""
-    page.set_default_timeout(60_000)  # a busy machine takes its time
+    page.set_default_timeout(300_000)  # a busy machine takes its time
     page.goto(url)
     page.wait_for_function("window.app?.vueAppReady && app.extensionManager?.workflow?.activeWorkflow")
     vue_nodes(page, False)

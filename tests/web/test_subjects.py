@@ -4,6 +4,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from live_server import PATIENCE
 from pages import load, run, template
 
 NAMED = "app.graph.nodes.find((node) => node.type === 'MMDiffLoadSubject')?.widgets[0]"
@@ -25,7 +26,7 @@ def test_a_subject_is_saved_found_loaded_and_deleted(page, server):
     page.evaluate("app.extensionManager.sidebarTab.toggleSidebarTab('mm-diff.subjects')")
     card = page.locator(".mmdiff-subject", has_text="penguin")
     card.wait_for()
-    page.wait_for_function("document.querySelector('.mmdiff-subject img')?.naturalWidth === 64", timeout=60_000)
+    page.wait_for_function("document.querySelector('.mmdiff-subject img')?.naturalWidth === 64")
     page.get_by_role("searchbox", name="Search subjects").fill("kiwi")
     card.wait_for(state="hidden")
     page.get_by_role("searchbox", name="Search subjects").fill("PENG")
@@ -44,7 +45,7 @@ def test_nothing_outside_of_the_folder_is_shown_or_deleted(server, method):
     outside.write_bytes(b"precious")
     request = urllib.request.Request(f"{server.url}/mmdiff/subject?name=../precious", method=method)
     with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(request, timeout=60)
+        urllib.request.urlopen(request, timeout=PATIENCE)
     assert error.value.code == 404
     assert outside.read_bytes() == b"precious"
     outside.unlink()
