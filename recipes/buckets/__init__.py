@@ -1,1 +1,1 @@
-"""What buckets do to what is drawn, measured in the demo's world: `python -m recipes.buckets.measure`."""
+"""What buckets do to the denoising error, measured in the demo's world: `python -m recipes.buckets.measure`."""

@@ -65,7 +65,8 @@ def main(work: Path) -> None:
 
 
 def configuration(work: Path, pictures: str, arm: str, seed: int) -> Config:
-    """recipes/demo/arms/full.yaml from where it ended, on a folder of pictures."""
+    """The demo model goes on, on a folder of pictures: as in recipes/demo/arms/full.yaml, but with the constraints in
+    the layers of the default."""
     return config_of(
         {
             "base": str(FOLDER),

