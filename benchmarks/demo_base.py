@@ -45,8 +45,9 @@ def main(atlas: Path) -> None:
     batch = collate([scenes[index] for index in range(BATCH)])
     optimizers = {model: Muon(model.named_parameters(), RATE * 1e-3) for model in (making, whole)}
 
-    def learn(model: Making, routing: float, precision: str) -> Callable[[], None]:
+    def learn(model: Making, routing: float, precision: str, tiny: bool = False) -> Callable[[], None]:
         def step() -> None:
+            torch.set_flush_denormal(not tiny)
             torch.set_float32_matmul_precision(precision)
             weighted, _, read, astray = model(batch, noise)
             model.zero_grad()
@@ -65,6 +66,7 @@ def main(atlas: Path) -> None:
         "scenes": lambda: collate([scenes[index] for index in range(BATCH)]),
         "learning": learn(making, ROUTING, "medium"),
         "learning, untold where to look": learn(making, 0.0, "medium"),
+        "learning, numbers near 0 as they are": learn(making, ROUTING, "medium", tiny=True),
         "learning, full precision": learn(making, ROUTING, "highest"),
         "learning, full precision, attention in one piece": learn(whole, ROUTING, "highest"),
         "optimizer": step_of(making, "medium"),

@@ -71,10 +71,11 @@ class VisualWords(nn.Module):
 class Making(nn.Module):
     """Everything that trains."""
 
-    def __init__(self, tokens: int, components: Components) -> None:
-        """tokens: of the vocabulary. components: those of the latents."""
+    def __init__(self, tokens: int, components: Components, whose: bool = True) -> None:
+        """tokens: of the vocabulary. components: those of the latents. whose: attention is told which subject a place
+        belongs to."""
         super().__init__()
-        self.components = components
+        self.components, self.whose = components, whose
         end = tokens - 1
         self.text = CLIPTextModel(
             CLIPTextConfig(
@@ -140,7 +141,8 @@ class Making(nn.Module):
         out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
         error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
-        astray = misled(self.watchers, batch.masks * batch.slots.valid[..., None, None], WORDS, entity_places(batch))
+        masks = batch.masks * batch.slots.valid[..., None, None]
+        astray = misled(self.watchers, masks, WORDS, entity_places(batch), self.whose)
         weight = 1 + SUBJECT * inside
         patches = self.components.encode(seen * 2 - 1).flatten(2).transpose(1, 2)
         read = (self.words.read_back(words) - patches).square().mean()
@@ -186,10 +188,11 @@ def entity_places(batch: Batch) -> Tensor:
 
 
 def noisy_times(even: Tensor, timesteps: int) -> Tensor:
-    """Timesteps drawn evenly to others: a quarter in the schedule's last twentieth, where it is decided what goes
-    where, and the others by the square root of their share."""
+    """Timesteps drawn evenly to others: an eighth in the schedule's last twentieth, where it is decided what goes
+    where; three by the square root of their share; and half in the first 55 percent, where detail is decided."""
     share = (even.double() + 0.5) / timesteps
-    share = torch.where(share < 0.25, 0.95 + 0.2 * share, ((4 * share - 1) / 3).clamp(min=0) ** 0.5)
+    last, noisy, fine = 0.95 + 0.4 * share, ((8 * share - 1) / 3).clamp(min=0) ** 0.5, 1.1 * share - 0.55
+    share = torch.where(share < 0.125, last, torch.where(share < 0.5, noisy, fine))
     return (share * timesteps).long()
 
 
@@ -204,18 +207,18 @@ def scheduler() -> DDPMScheduler:
     )
 
 
-def configuration(work: Path, steps: int, batch: int) -> Config:
+def configuration(out: Path, steps: int, batch: int, rate: float = RATE) -> Config:
     """The run as the trainer's own configuration, whose batches and state it shares."""
     return config_of(
         {
             "base": "from nothing",
             "vision": "from nothing",
-            "out": str(work / "base-run"),
+            "out": str(out),
             "data": {"kind": "recipes.demo.latents:LatentScenes", "resolution": SIDE, "workers": 1},
             "train": {
                 "steps": steps,
                 "batch": batch,
-                "lr": RATE,
+                "lr": rate,
                 "warmup": WARMUP,
                 "ema": AVERAGE,
                 "precision": "fp32",
@@ -236,19 +239,24 @@ def write_base(making: Making, weights: dict[str, Tensor], folder: Path) -> None
     write_safetensors(folder / WORDS_FILE, making.words.state_dict(), {})
 
 
-def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> None:
+def main(
+    work: Path, steps: int, batch: int, every: int, start: Path | None, rate: float = RATE, whose: bool = True
+) -> None:
     """Train in `work`, which holds atlas, components and tokenizer; go on where it was last saved, or with the parts of
-    an earlier base. Several processes of torchrun share a step, `batch` samples each."""
+    an earlier base. Several processes of torchrun share a step, `batch` samples each. whose: attention is told which
+    subject a place belongs to; what comes of it without is `work/untold`."""
+    out = work / ("base" if whose else "untold")
     accelerator = Accelerator()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("medium")  # sums stay in full; half as long on CPUs that can
-    config = configuration(work, steps, batch)
+    torch.set_flush_denormal(True)  # attention has many numbers near 0, and the nearest cost a CPU four times as much
+    config = configuration(out.with_name(f"{out.name}-run"), steps, batch, rate)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", model_max_length=LENGTH)
     scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, config.seed)
-    making = Making(len(tokenizer), scenes.components.to(accelerator.device)).to(accelerator.device)
+    making = Making(len(tokenizer), scenes.components.to(accelerator.device), whose).to(accelerator.device)
     if start:
         making.take(start)
-    optimizer = Muon(making.named_parameters(), RATE)
+    optimizer = Muon(making.named_parameters(), rate)
     average = {name: value.detach().clone() for name, value in making.named_parameters()}
     done, path = 0, Path(config.out) / "state.safetensors"
     if path.exists():
@@ -256,7 +264,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
         done, average = state.step, state.averaged
         load_weights(making, state.weights)
         load_optimizer(making, optimizer, state.optimizer)
-    shutil.copytree(work / "tokenizer", work / "base" / "tokenizer", dirs_exist_ok=True)
+    shutil.copytree(work / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
     model = accelerator.prepare(making)
     indices = Steps(range(done, steps), batch, 1, accelerator.process_index, accelerator.num_processes)
     collate = Collate({"l": tokenizer}, config, scheduler().config.num_train_timesteps)
@@ -264,7 +272,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
     noise, log = scheduler(), Log(path.parent, done) if accelerator.is_main_process else None
     for step, one in enumerate(loader, done):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
+            group["lr"] = rate * min(1, (step + 1) / WARMUP) * min(1, (1 - step / steps) / DECAY)
         one = one.to(accelerator.device)
         weighted, plain, read, astray = model(one, noise)
         optimizer.zero_grad()
@@ -280,7 +288,7 @@ def main(work: Path, steps: int, batch: int, every: int, start: Path | None) -> 
         if (step + 1) % every == 0 or step + 1 == steps:
             weights = {name: value.detach() for name, value in making.named_parameters()}
             write_state(path, State(step + 1, weights, average, optimizer_state(making, optimizer)), config)
-            write_base(making, average, work / "base")
+            write_base(making, average, out)
 
 
 class Log:
@@ -310,5 +318,15 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=16, help="samples of one process in a step (default: 16)")
     parser.add_argument("--every", type=int, default=100, help="steps between saves (default: 100)")
     parser.add_argument("--from-base", type=Path, help="folder of a base to begin with, such as mmdiff_core/demo/model")
+    parser.add_argument("--rate", type=float, default=RATE, help=f"the learning rate at its highest (default: {RATE})")
+    parser.add_argument("--untold", action="store_true", help="don't tell attention which subject a place belongs to")
     arguments = parser.parse_args()
-    main(arguments.work, arguments.steps, arguments.batch, arguments.every, arguments.from_base)
+    main(
+        arguments.work,
+        arguments.steps,
+        arguments.batch,
+        arguments.every,
+        arguments.from_base,
+        arguments.rate,
+        not arguments.untold,
+    )

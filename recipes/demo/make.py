@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from mmdiff_core.training.config import read_config
 
 WORK = Path("work")
+UNTOLD = WORK / "untold"
 ARMS = Path(__file__).parent / "arms"
 FULL = "full"
 
@@ -30,7 +32,11 @@ def run(module: str, *arguments: object) -> None:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | ({} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"})
+    if torch.cuda.is_available():
+        return dict(os.environ)
+    # glibc would give the pages of large tensors back to the system, and get them again, many times a step.
+    kept = {f"MALLOC_{name}_THRESHOLD_": str(2**32) for name in ("MMAP", "TRIM")}
+    return os.environ | kept | {"ACCELERATE_USE_CPU": "true"}
 
 
 def main(arms: list[str], base_steps: int, decoder_steps: int, processes: int) -> None:
@@ -40,9 +46,12 @@ def main(arms: list[str], base_steps: int, decoder_steps: int, processes: int) -
         run("mmdiff_core.world.build", WORK / "atlas.npz")
     if not (WORK / "tokenizer").exists():
         run("recipes.demo.prepare", WORK)
-    together = ("--nproc_per_node", processes, "-m", "recipes.demo.base")
-    run("torch.distributed.run", *together, WORK, "--steps", base_steps)
+    together = ("--nproc_per_node", processes, "-m", "recipes.demo.base", WORK)
+    run("torch.distributed.run", *together, "--steps", base_steps)
     run("recipes.demo.decoder", WORK, "--steps", decoder_steps)
+    if any(read_config(ARMS / f"{arm}.yaml").base == str(UNTOLD) for arm in arms):
+        run("torch.distributed.run", *together, "--untold", "--steps", base_steps // 5)
+        shutil.copytree(WORK / "base" / "vae", UNTOLD / "vae", dirs_exist_ok=True)
     for arm in arms:
         config = ARMS / f"{arm}.yaml"
         start = read_config(config).model.start

@@ -65,12 +65,14 @@ def watch(unet: UNet2DConditionModel) -> list[Watched]:
     return watchers
 
 
-def misled(watchers: Iterable[Watched], masks: Tensor, words: int, entities: Tensor) -> Tensor:
+def misled(watchers: Iterable[Watched], masks: Tensor, words: int, entities: Tensor, whose: bool = True) -> Tensor:
     """Mean negative logs of shares of attention. Inside subjects: of the right visual words among all visual words, and
     of the right entity word among all entity words. Outside: of what is no visual word.
 
     masks: (B, S, H, H), zero for subjects that are not there. words: of a subject, on a square; the last S x words keys
     of a watcher are theirs. entities: (B, S, L) of 0 and 1, one of the first L keys for each subject that has one.
+    whose: False leaves out all that says which subject a place belongs to, or that it belongs to none: inside subjects,
+    the right visual words among the subject's own.
     """
     side = round(words**0.5)
     losses = []
@@ -79,7 +81,12 @@ def misled(watchers: Iterable[Watched], masks: Tensor, words: int, entities: Ten
         found = every[..., -masks.shape[1] * words :]
         size = round(found.shape[1] ** 0.5)
         inside = nn.functional.adaptive_avg_pool2d(masks, size).flatten(2) > 0.5
-        right = einsum(found.unflatten(2, (-1, words)), shown(masks, size, side), "b q s w, b s q w -> b s q")
+        parts = found.unflatten(2, (-1, words))
+        right = einsum(parts, shown(masks, size, side), "b q s w, b s q w -> b s q")
+        if not whose:
+            own = parts.sum(-1).transpose(1, 2)
+            losses.append(_mean(((own + EPS) / (right + EPS)).log(), inside))
+            continue
         named = einsum(every[..., : entities.shape[2]], entities, "b q l, b s l -> b s q")
         on_words = found.sum(-1)
         outside = ~inside.any(1) & masks.flatten(1).any(1)[:, None]

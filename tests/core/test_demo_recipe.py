@@ -1,6 +1,7 @@
 """How the demo model is made: the encoder that is written by hand, where attention is led, Muon's steps, and that what
 was done is not done again."""
 
+import dataclasses
 import re
 import shutil
 import sys
@@ -80,17 +81,20 @@ def test_attention_that_is_led_astray_costs():
     inside = right.any(1)
     own = entities[0][(torch.arange(256) % 16 >= 8).long()]
 
-    def cost(text: torch.Tensor, words: torch.Tensor) -> float:
+    def cost(text: torch.Tensor, words: torch.Tensor, whose: bool = True) -> float:
         watcher = Watched()
         attention = torch.cat((text, words), 1)
         watcher.see((attention / attention.sum(1, keepdim=True))[None, None])
-        return float(misled([watcher], both, 64, entities))
+        return float(misled([watcher], both, 64, entities, whose))
 
     assert cost(own, right) < 1e-4
     assert cost(own, right.roll(64, 1)) > 5, "the other one's words"
     assert cost(own, right.roll(3, 1)) > 5, "another part of the photo"
     assert cost(own.roll(2, 1), right) > 5, "the other one's entity word"
     assert cost(own, right + 0.01 * ~inside[:, None]) == pytest.approx(np.log(1 + 0.01 * 128), abs=1e-3), "no subject"
+    for text, words in ((own.roll(2, 1), right), (own, right.roll(64, 1)), (own, right + 0.01 * ~inside[:, None])):
+        assert cost(text, words, whose=False) < 1e-4, "whose a place is, and where there is none, is not told"
+    assert cost(own, right.roll(3, 1), whose=False) > 5, "another part of the photo"
 
 
 def test_muon_steps_a_matrix_by_an_orthogonal_one_and_the_rest_as_adam():
@@ -132,7 +136,7 @@ def test_two_processes_share_muons_work_and_step_alike(tmp_path):
 
 @pytest.fixture
 def work(tmp_path) -> Path:
-    """What the base is made of, with a world of a few shapes; torch multiplies afterwards as it did before."""
+    """What the base is made of, with a world of a few shapes; torch computes afterwards as it did before."""
     found = Atlas.load(make_atlas(tmp_path / "shapes.npz"))
     shown = [index for index, sprite in enumerate(found.sprites) if sprite.split == "test"]
     train = [found.sprites[index]._replace(split="train") for index in shown]
@@ -142,6 +146,7 @@ def work(tmp_path) -> Path:
     precision = torch.get_float32_matmul_precision()
     yield tmp_path
     torch.set_float32_matmul_precision(precision)
+    torch.set_flush_denormal(False)
 
 
 class Killed(Exception):
@@ -181,6 +186,8 @@ def test_from_a_world_to_a_model_that_draws(work, monkeypatch):
     monkeypatch.chdir(work)
     (work / "work").symlink_to(work)
     base.main(work, steps=1, batch=2, every=1, start=None)
+    base.main(work, steps=1, batch=2, every=1, start=None, whose=False)
+    assert {path.name for path in (work / "untold").iterdir()} == {path.name for path in (work / "base").iterdir()}
     decoder.main(work, steps=1, every=1)
     for name, value in {"PHOTOS": 4, "BATCH": 2, "STEPS": 2}.items():
         monkeypatch.setattr(imitate, name, value)
@@ -239,6 +246,20 @@ def test_one_command_makes_everything_once(commands):
     assert [command[0] for command in commands] == ["torch.distributed.run", "recipes.demo.decoder", "mmdiff_core"]
 
 
+def test_arms_on_the_untold_base_have_it_made_first(commands):
+    (make.WORK / "base" / "vae").mkdir(parents=True)
+    make.main(["untold-full", "untold-no-constraint"], base_steps=50, decoder_steps=7, processes=2)
+    told, untold = (command for command in commands if command[0] == "torch.distributed.run")
+    assert "--untold" in untold and "--untold" not in told
+    assert untold[-1] == "10", "a fifth of the steps"
+    assert [command[0] for command in commands][-4:] == [
+        "torch.distributed.run",
+        "recipes.demo.imitate",
+        *["mmdiff_core"] * 2,
+    ]
+    assert (make.UNTOLD / "vae").is_dir()
+
+
 def test_what_fails_stops_the_making(commands, monkeypatch):
     class Failed:
         returncode = 3
@@ -250,8 +271,14 @@ def test_what_fails_stops_the_making(commands, monkeypatch):
 
 
 def test_arms_differ_in_what_they_say_alone():
-    """The same base, steps, samples and seeds."""
+    """The same base, steps, samples and seeds; two of them once more on the base that was not told."""
     arms = {path.stem: read_config(path) for path in make.ARMS.glob("*.yaml")}
+    for name in ("full", "no-constraint"):
+        told, untold = arms[name], arms.pop(f"untold-{name}")
+        model = dataclasses.replace(told.model, start=untold.model.start)
+        base = str(make.UNTOLD)
+        assert untold == dataclasses.replace(told, base=base, vision=f"{base}/vision", out=untold.out, model=model)
+        assert untold.out not in {arm.out for arm in arms.values()}
     assert set(arms) == {"full", "ip-adapter-plus", "no-constraint", "single", "text-only"}
     full = arms.pop("full")
     assert arms["single"].data.options == {**full.data.options, "pairs": 0}
