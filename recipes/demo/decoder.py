@@ -25,6 +25,7 @@ from mmdiff_core.world.scenes import WorldScenes
 from .latents import CHANNELS, PATCH, Components, psnr
 from .muon import Muon
 
+DECODER_RUN = "decoder-run.safetensors"
 SCALE = 0.2
 """The decoder begins with 3 tanh(x / 3); latents times this stay where that is nearly straight."""
 SIDE, CROP = 128, 64
@@ -174,7 +175,7 @@ def main(work: Path, steps: int, every: int) -> None:
     """Train in `work`, which holds atlas and components; go on where it was last saved; write `base/vae`."""
     torch.manual_seed(0)
     components = Components.load(work / "components.safetensors")
-    run = Run(components, work / "decoder-run.safetensors")
+    run = Run(components, work / DECODER_RUN)
     crops = Crops(WorldScenes(Atlas.load(work / "atlas.npz"), SIDE, PATCH, seed=7, looks=0.25))
     indices = [list(range(SCENES * step, SCENES * (step + 1))) for step in range(run.step, steps)]
     held = torch.stack([crops[10**9 + index][0] for index in range(48)])

@@ -15,6 +15,7 @@ from mmdiff_core.training.state import steps_done
 from mmdiff_core.world.atlas import Atlas
 
 from .base import WORDS_FILE
+from .decoder import DECODER_RUN
 
 FILES = {
     "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -28,9 +29,12 @@ FILES = {
 
 
 def pack(work: Path, run: Path) -> int:
-    """Copy the parts of `work/base` and a run's newest checkpoint. Returns the folder's bytes."""
+    """Copy the parts of `work/base` and a run's newest checkpoint; the VAE, where its decoder was trained in `work`.
+    Returns the folder's bytes."""
     about = {"format": "pt", "mmdiff_demo": json.dumps(_about(work, run))}
     for part, names in FILES.items():
+        if part == "vae" and not (work / DECODER_RUN).exists():
+            continue
         (FOLDER / part).mkdir(parents=True, exist_ok=True)
         for name in names:
             source, target = work / "base" / part / name, FOLDER / part / name
@@ -53,9 +57,10 @@ def _about(work: Path, run: Path) -> dict[str, object]:
     """How the weights came about."""
     steps = {
         "base": steps_done(work / "base-run" / "state.safetensors"),
-        "decoder": int(read_safetensors(work / "decoder-run.safetensors")[1]["step"]),
         "adapter": steps_done(run / "state.safetensors"),
     }
+    if (work / DECODER_RUN).exists():
+        steps["decoder"] = int(read_safetensors(work / DECODER_RUN)[1]["step"])
     return {"atlas": Atlas.load(work / "atlas.npz").digest(), "steps": steps, "seed": 0, "licence": "MIT"}
 
 
