@@ -123,7 +123,9 @@ class MetricNets(nn.Module):
         self.place = Place(len(about.scenes), len(about.looks))
 
     def save(self, path: Path) -> None:
-        write_safetensors(path, self.state_dict(), {"mmdiff_metric_nets": json.dumps(asdict(self.about))})
+        """In halves."""
+        halves = {name: value.half() for name, value in self.state_dict().items()}
+        write_safetensors(path, halves, {"mmdiff_metric_nets": json.dumps(asdict(self.about))})
 
     @classmethod
     def load(cls, path: Path) -> MetricNets:
