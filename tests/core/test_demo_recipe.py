@@ -97,6 +97,14 @@ def test_attention_that_is_led_astray_costs():
     assert cost(own, right.roll(3, 1), whose=False) > 5, "another part of the photo"
 
 
+def test_noise_levels_are_drawn_mostly_where_something_is_decided():
+    """All of the schedule, in shares that the recipe names, whatever the order of even draws."""
+    levels = base.noisy_times(torch.arange(1000), 1000)
+    assert levels.min() == 0 and levels.max() == 999
+    assert (levels[125:500] >= 950).sum() < 50 and (levels[:125] >= 950).all(), "an eighth in the last twentieth"
+    assert (levels[500:] < 550).all() and len(levels[500:].unique()) == 500, "half in the first 55 percent, evenly"
+
+
 def test_muon_steps_a_matrix_by_an_orthogonal_one_and_the_rest_as_adam():
     layer = nn.Linear(32, 32)
     before = layer.weight.detach().clone()
