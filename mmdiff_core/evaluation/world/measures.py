@@ -19,7 +19,10 @@ from .nets import Box, MetricNets, as_seen, cropped, fitted, on_black, square_ar
 from .outcome import OUTCOMES, holds, outcome
 from .palette import in_colours_of
 
-MEASURES = ("identity", "hard", "colour-matched", "class", "ssim", "edges", "scene", "look", "size", "relation", "pair")
+MEASURES = (
+    *("identity", "hard", "colour-matched", "class", "twice"),
+    *("ssim", "edges", "scene", "look", "size", "relation", "pair"),
+)
 CANDIDATES = 64
 FAMILIES = 4
 COLOURLESS = ("pencil sketch", "black and white")  # looks in which nobody could tell who it is
@@ -76,6 +79,7 @@ class WorldMeasures:
             vector = self.nets.who(crops).mean(0)
             for measure, candidates in self.candidates[case.id].items():
                 found[measure] = float((candidates @ vector).argmax() == 0)
+            found["twice"] = float(self.shown(case, picture, boxes, "identity").count(0) > 1)
         if word := case.plan.subjects[0].size_word:
             found["size"] = float((max(boxes[0].width, boxes[0].height) > BIG) == (word == "big"))
         return found
@@ -92,10 +96,10 @@ class WorldMeasures:
         return found
 
     @torch.inference_mode()
-    def shown(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> list[int]:
-        """Which of a pair's candidates each box is likest to; picture: (3, PICTURE, PICTURE)."""
+    def shown(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box], question: str) -> list[int]:
+        """Which of a question's candidates each box is likest to; picture: (3, PICTURE, PICTURE)."""
         vectors = torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
-        return (vectors @ self.candidates[case.id]["pair"].T).argmax(1).tolist()
+        return (vectors @ self.candidates[case.id][question].T).argmax(1).tolist()
 
     def _crops(self, picture: Tensor, box: Box) -> Tensor:
         """A subject cut out a little more and a little less tightly, as drawn and mirrored: a box is never exact."""

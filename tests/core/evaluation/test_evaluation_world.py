@@ -20,9 +20,11 @@ from mmdiff_core.evaluation.world.nets import Box, MetricNets
 from mmdiff_core.evaluation.world.oracles import CEILING, FLOOR, oracles
 from mmdiff_core.evaluation.world.outcome import holds, outcome
 from mmdiff_core.evaluation.world.palette import in_colours_of
+from mmdiff_core.evaluation.world.spoilt import BESIDE
 from mmdiff_core.world.atlas import Atlas
 from mmdiff_core.world.backgrounds import SCENES
 from mmdiff_core.world.looks import LOOKS, PLAIN
+from mmdiff_core.world.placing import QUARTERS
 from mmdiff_core.world.scenes import WorldScenes
 
 NUMBER = 20
@@ -50,7 +52,7 @@ def measured(world, folder, draw, plans=None):
     plans = plans or [case.plan for case in cases]
     nets = Known([], list(SCENES), [PLAIN, *LOOKS])
     measures = WorldMeasures(scenes, cases, nets, ["identity", "hard", "colour-matched", "class", "scene", "relation"])
-    measures.wanted |= {"pair", "ssim", "edges", "look"}
+    measures.wanted |= {"pair", "ssim", "edges", "look", "twice"}
     nets.plans, nets.places = iter(plans), iter(plans)
     values = measures.measure(pictures_of(folder, cases))
     return {name: float(np.mean(list(row.values()))) for name, row in values.items()}
@@ -104,6 +106,21 @@ def test_a_subject_left_out_counts_as_missing_and_one_drawn_twice_as_duplicate(w
         twice[case.id] = dataclasses.replace(case.plan, subjects=(first, *same))
     found = measured(world, tmp_path / "twice", drawn(scenes, twice), list(twice.values()))
     assert found["pair duplicate"] > 0.7 and found["pair both"] == 0
+
+
+def test_one_subject_drawn_twice_is_seen(world, tmp_path):
+    """In hardly any of the world's own pictures, in most of those where it stands on both sides."""
+    scenes, cases = world
+    assert measured(world, tmp_path / "real", oracles(scenes, cases)[CEILING])["twice"] < 0.15
+    plans = {case.id: case.plan for case in cases}
+    for case in cases:
+        if len(case.subjects) == 1:
+            (alone,) = case.plan.subjects
+            scale = BESIDE / max(alone.width, alone.height)
+            small = dataclasses.replace(alone, width=alone.width * scale, height=alone.height * scale, y=0.5)
+            both = tuple(dataclasses.replace(small, x=x) for x in QUARTERS)
+            plans[case.id] = dataclasses.replace(case.plan, subjects=both)
+    assert measured(world, tmp_path / "twice", drawn(scenes, plans), list(plans.values()))["twice"] > 0.7
 
 
 def leaked(world, folder, draw, plans=None):
