@@ -137,9 +137,8 @@ class Making(nn.Module):
         noisy = scheduler.add_noise(batch.latents, noise, time)
         seen = photos(batch)
         words, entities = self.look(seen)
-        text, mask = self.context(batch, words, entities)
-        out = self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=mask).sample
-        error = (out - scheduler.get_velocity(batch.latents, noise, time)).square()
+        velocity = scheduler.get_velocity(batch.latents, noise, time)
+        error = (self.predict(noisy, time, batch, words, entities) - velocity).square()
         inside = nn.functional.adaptive_avg_pool2d(batch.masks.amax(1, keepdim=True), error.shape[-2:])
         masks = batch.masks * batch.slots.valid[..., None, None]
         astray = misled(self.watchers, masks, WORDS, entity_places(batch), self.whose)
@@ -147,6 +146,11 @@ class Making(nn.Module):
         patches = self.components.encode(seen * 2 - 1).flatten(2).transpose(1, 2)
         read = (self.words.read_back(words) - patches).square().mean()
         return (error * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3)), error.mean((1, 2, 3)), read, astray
+
+    def predict(self, noisy: Tensor, time: Tensor, batch: Batch, words: Tensor, entities: Tensor) -> Tensor:
+        """The velocity of (B, 16, h, w) latents under noise, given captions and what `look` made of the references."""
+        text, there = self.context(batch, words, entities)
+        return self.unet(noisy, time, encoder_hidden_states=text, encoder_attention_mask=there).sample
 
     def look(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, P, P) photos to (N, 64, 128) visual words and (N, 128) entities."""

@@ -72,9 +72,10 @@ class LatentScenes(WorldScenes):
         seed: int,
         pairs: float = 0.65,
         looks: float = 0.15,
+        split: str = "train",
     ) -> None:
         """components: their file. The others are WorldScenes'."""
-        super().__init__(atlas, resolution, photo_size, seed, pairs=pairs, looks=looks, settled=True)
+        super().__init__(atlas, resolution, photo_size, seed, split, pairs=pairs, looks=looks, settled=True)
         self.components = Components.load(components)
 
     def __getitem__(self, index: int) -> dict:

@@ -26,9 +26,9 @@ from mmdiff_core.files import read_safetensors  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
 from mmdiff_core.training.start import train  # noqa: E402
 from mmdiff_core.world.atlas import Atlas  # noqa: E402
-from recipes.demo import base, decoder, imitate, make, pack  # noqa: E402
+from recipes.demo import base, by_noise, decoder, imitate, make, pack  # noqa: E402
 from recipes.demo.decoder import SCALE, make_vae  # noqa: E402
-from recipes.demo.latents import Components  # noqa: E402
+from recipes.demo.latents import Components, LatentScenes  # noqa: E402
 from recipes.demo.muon import Muon  # noqa: E402
 from recipes.demo.routing import Watched, misled, shown  # noqa: E402
 from tests.arithmetic import EQUAL, error
@@ -187,6 +187,33 @@ def test_a_base_that_was_killed_goes_on_as_if_nothing_had_been(work, monkeypatch
     taken.take(killed / "base")
     words = read_safetensors(killed / "base" / base.WORDS_FILE)[0]
     assert all(torch.equal(value, words[name]) for name, value in taken.words.state_dict().items())
+
+
+def test_errors_by_noise_are_those_of_the_latents_that_a_base_makes(work):
+    """A base that knows the noise makes none; one that says 0 keeps a part of what it sees; the shipped one is between,
+    and better with references."""
+    scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", 128, 64, seed=1)
+    noises, seen = base.scheduler(), []
+
+    class Known:
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def look(self, photos: torch.Tensor) -> tuple[None, None]:
+            return None, None
+
+        def predict(self, noisy, time, batch, words, entities):
+            seen.append(bool(batch.slots.valid.any()))
+            return self.share * noises.get_velocity(batch.latents, batch.randn(batch.latents.shape[1:], "noise"), time)
+
+    perfect = by_noise.errors(Known(1), work, scenes, count=3)
+    assert seen == [name == "visual words" for name in perfect for _ in by_noise.TIMESTEPS]
+    assert max(perfect["text alone"] + perfect["visual words"]) < 1e-6
+    nothing = by_noise.errors(Known(0), work, scenes, count=3)["text alone"]
+    assert nothing == sorted(nothing) and nothing[0] < 0.05 and nothing[-1] > 0.3
+    shipped = by_noise.errors(by_noise.read_making(work, FOLDER, scenes), work, scenes, count=3)
+    assert all(0 < one < other for one, other in zip(shipped["visual words"], nothing, strict=True))
+    assert sum(shipped["visual words"]) < sum(shipped["text alone"])
 
 
 def test_from_a_world_to_a_model_that_draws(work, monkeypatch):
