@@ -310,8 +310,12 @@ def test_what_fails_stops_the_making(commands, monkeypatch):
 
 
 def test_arms_differ_in_what_they_say_alone():
-    """The same base, steps, samples and seeds; two of them once more on the base that was not told."""
+    """The same base, steps, samples and seeds; two of them once more on the base that was not told, where one more has
+    stronger constraints."""
     arms = {path.stem: read_config(path) for path in make.ARMS.glob("*.yaml")}
+    strong, weak = arms.pop("untold-strong"), arms["untold-full"]
+    assert strong == dataclasses.replace(weak, out=strong.out, loss=dataclasses.replace(weak.loss, text=0.2, image=0.2))
+    assert strong.out not in {arm.out for arm in arms.values()}
     for name in ("full", "no-constraint"):
         told, untold = arms[name], arms.pop(f"untold-{name}")
         model = dataclasses.replace(told.model, start=untold.model.start)
