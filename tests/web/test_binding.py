@@ -12,10 +12,13 @@ def prompt(page, request):
     vue_nodes(page, request.param)
     load(page, template("MM-Diff 4 - Two Subjects by Word (demo)"))
     chip(page, "1 penguin → toy").wait_for()
-    page.evaluate(  # by itself, not by its place: those of the graph before may still be there
+    # By itself, not by its place: those of the graph before may still be there, and its own may come after its chips.
+    page.wait_for_function(
         """() => {
             const areas = [...document.querySelectorAll("textarea")]
-            areas.find((one) => one.value.startsWith("a toy<|subj|>")).dataset.tested = "prompt"
+            const found = areas.find((one) => one.value.startsWith("a toy<|subj|>"))
+            if (found) found.dataset.tested = "prompt"
+            return Boolean(found)
         }"""
     )
     return page.locator("[data-tested=prompt]")
