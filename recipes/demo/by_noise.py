@@ -1,7 +1,7 @@
 """How well a base knows scenes through noise: `python -m recipes.demo.by_noise WORK BASE`.
 
-Of scenes whose names no base was trained on, the mean squared error of the latents that it makes of noisy ones, at a
-few timesteps: near pure noise it is decided what goes where, and where there is little, edges.
+Of scenes of `val`, whose names no base was trained on, the mean squared error of the latents that it makes of noisy
+ones, at a few timesteps: near pure noise it is decided what goes where, and where there is little, edges.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import CLIPTokenizer
 
 from mmdiff_core.training.batches import Collate, Indexed
@@ -22,7 +21,7 @@ from .latents import LatentScenes
 from .tokens import LENGTH
 
 TIMESTEPS = (20, 50, 100, 200, 300, 450, 600, 800, 950)
-SEED, BATCH = 1, 24
+SEED, SCENES, BATCH = 1, 96, 24
 WITH = {"text alone": 1.0, "visual words": 0.0}  # share of samples whose references are left out
 
 
@@ -51,21 +50,18 @@ def errors(making: Making, work: Path, scenes: LatentScenes, count: int) -> dict
                 time = torch.full_like(batch.time, timestep)
                 noisy = noises.add_noise(batch.latents, noise, time)
                 velocity = making.predict(noisy, time, batch, *seen)
-                sums[at] += (_clean(noisy, velocity, noises.alphas_cumprod[timestep]) - batch.latents).square().sum()
+                kept = noises.alphas_cumprod[timestep]  # the share of the variance that is no noise yet
+                clean = kept.sqrt() * noisy - (1 - kept).sqrt() * velocity  # the scheduler's own step clips its latents
+                sums[at] += (clean - batch.latents).square().sum()
         found[name] = (sums / (count * batch.latents[0].numel())).tolist()
     return found
 
 
-def _clean(noisy: Tensor, velocity: Tensor, kept: Tensor) -> Tensor:
-    """kept: the share of the variance that is no noise yet."""
-    return kept.sqrt() * noisy - (1 - kept).sqrt() * velocity
-
-
-def main(work: Path, base: Path, split: str, count: int) -> None:
+def main(work: Path, base: Path) -> None:
     """Print the table."""
-    scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, SEED, split=split)
+    scenes = LatentScenes(work / "components.safetensors", work / "atlas.npz", SIDE, PHOTO, SEED, split="val")
     print(f"| timestep of 1,000 | {' | '.join(map(str, TIMESTEPS))} |\n|---{'|---' * len(TIMESTEPS)}|")
-    for name, row in errors(read_making(work, base, scenes), work, scenes, count).items():
+    for name, row in errors(read_making(work, base, scenes), work, scenes, SCENES).items():
         print(f"| with {name} | {' | '.join(f'{one:.4f}' for one in row)} |")
 
 
@@ -73,7 +69,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m recipes.demo.by_noise", description=__doc__.split("\n")[0])
     parser.add_argument("work", type=Path, help="folder with atlas, components and tokenizer")
     parser.add_argument("base", type=Path, help="folder of a base, such as mmdiff_core/demo/model")
-    parser.add_argument("--split", default="val", help="of the atlas (default: val)")
-    parser.add_argument("--number", type=int, default=96, help="of scenes (default: 96)")
     arguments = parser.parse_args()
-    main(arguments.work, arguments.base, arguments.split, arguments.number)
+    main(arguments.work, arguments.base)

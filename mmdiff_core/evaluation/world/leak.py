@@ -64,7 +64,7 @@ def measured(measures: WorldMeasures, pairs: Sequence[WorldCase], files: Mapping
     found: dict[str, dict[str, float]] = {"leak": {}, "leak, in part": {}, "leak, bound": {}}
     for case in pairs:
         picture = as_seen([read_picture(files[case.id])])
-        shown = measures.shown(case, picture[0], measures.nets.find(picture)[0], "pair")
+        shown = measures.shown(case, picture[0], measures.nets.find(picture)[0])
         bound = shown.count(FIRST)
         found["leak"][case.id] = float(bound > 1)
         found["leak, in part"][case.id] = float(bound == 1 and any(one in MIXED for one in shown))

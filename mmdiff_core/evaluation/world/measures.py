@@ -16,7 +16,7 @@ from ..cases import batches
 from .cases import WorldCase, drawing, individual
 from .fidelity import fidelity
 from .nets import Box, MetricNets, as_seen, cropped, fitted, on_black, square_around
-from .outcome import OUTCOMES, holds, outcome
+from .outcome import FIRST, OUTCOMES, holds, outcome
 from .palette import in_colours_of
 
 MEASURES = (
@@ -76,10 +76,10 @@ class WorldMeasures:
         crops = self._crops(picture, boxes[0])
         found = {"class": self._class(case, crops)}
         if case.plan.look not in COLOURLESS:
-            vector = self.nets.who(crops).mean(0)
+            vectors = self._vectors(picture, boxes)
             for measure, candidates in self.candidates[case.id].items():
-                found[measure] = float((candidates @ vector).argmax() == 0)
-            found["twice"] = float(self.shown(case, picture, boxes, "identity").count(0) > 1)
+                found[measure] = float((candidates @ vectors[0]).argmax() == 0)
+            found["twice"] = float(_likest(vectors, self.candidates[case.id]["identity"]).count(FIRST) > 1)
         if word := case.plan.subjects[0].size_word:
             found["size"] = float((max(boxes[0].width, boxes[0].height) > BIG) == (word == "big"))
         return found
@@ -88,18 +88,20 @@ class WorldMeasures:
     def _pair(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> dict[str, float]:
         if case.plan.look in COLOURLESS:
             return {}
-        vectors = torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
-        shown = outcome(boxes, vectors @ self.candidates[case.id]["pair"].T, case.plan.relation)
+        shown = outcome(boxes, self._vectors(picture, boxes) @ self.candidates[case.id]["pair"].T, case.plan.relation)
         found = {f"pair {kind}": float(shown.kind == kind) for kind in OUTCOMES}
         if case.plan.relation != "and":
             found["relation"] = float(None not in shown.boxes and bool(holds(case.plan.relation, *shown.boxes)))
         return found
 
     @torch.inference_mode()
-    def shown(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box], question: str) -> list[int]:
-        """Which of a question's candidates each box is likest to; picture: (3, PICTURE, PICTURE)."""
-        vectors = torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
-        return (vectors @ self.candidates[case.id][question].T).argmax(1).tolist()
+    def shown(self, case: WorldCase, picture: Tensor, boxes: Sequence[Box]) -> list[int]:
+        """Which of a pair's candidates each box is likest to; picture: (3, PICTURE, PICTURE)."""
+        return _likest(self._vectors(picture, boxes), self.candidates[case.id]["pair"])
+
+    def _vectors(self, picture: Tensor, boxes: Sequence[Box]) -> Tensor:
+        """(boxes, 96): the individual in each."""
+        return torch.stack([self.nets.who(self._crops(picture, box)).mean(0) for box in boxes])
 
     def _crops(self, picture: Tensor, box: Box) -> Tensor:
         """A subject cut out a little more and a little less tightly, as drawn and mirrored: a box is never exact."""
@@ -178,3 +180,8 @@ class WorldMeasures:
         if key not in self._fitted:
             self._fitted[key] = fitted(drawing(self.scenes, placed))
         return self._fitted[key]
+
+
+def _likest(vectors: Tensor, candidates: Tensor) -> list[int]:
+    """The number of the candidate that each vector is likest to."""
+    return (vectors @ candidates.T).argmax(1).tolist()
