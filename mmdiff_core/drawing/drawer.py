@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..chance import stream
 from ..checkpoint import load_checkpoint
+from ..cutout import references as made_ready
 from ..errors import MMDiffError
 from ..files import digest
 from .adapter import Adapter
@@ -31,8 +32,9 @@ class Settings:
     base, vision: folders, relative to it, of a diffusers model and of a transformers CLIP vision model. resolution:
     side of the picture, pixels. steps, guidance: of sampling. subjects: whether references are looked at; an arm that
     was trained on words alone is drawn by words alone. half: in bfloat16 where there is a GPU. by_word: whether each
-    subject is kept out of where the prompt looks for another word. end_in_noise: of the base's noise schedule. config:
-    where the base is a single file, the folder of its family's configurations.
+    subject is kept out of where the prompt looks for another word. cut_out: whether a subject is cut out of the plain
+    ground of its reference first, as Encode Subject does. end_in_noise: of the base's noise schedule. config: where the
+    base is a single file, the folder of its family's configurations.
     """
 
     base: str
@@ -43,6 +45,7 @@ class Settings:
     subjects: bool = True
     half: bool = False
     by_word: bool = False
+    cut_out: bool = False
     end_in_noise: bool = False
     config: str = ""
 
@@ -104,7 +107,10 @@ class Drawer:
         return {branch: mean_map(layers, *image.shape[-2:])[0] for branch, layers in found.items() if layers}
 
     def _slots(self, prompts: Sequence[str], references: Sequence[Tensor]) -> Slots:
-        slots = self.reader.slots(prompts, references, self.adapter.base.photo_size, self.settings.by_word)
+        size = self.adapter.base.photo_size
+        if self.settings.cut_out:
+            references = [made_ready([photos.movedim(1, -1)], None, size, crop=True).photos for photos in references]
+        slots = self.reader.slots(prompts, references, size, self.settings.by_word)
         if not self.settings.subjects:
             slots = replace(slots, valid=torch.zeros_like(slots.valid), fused=torch.zeros_like(slots.fused))
         return slots.to(self.device)
@@ -117,16 +123,16 @@ class Drawer:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.adapter.base.unet.dtype == torch.bfloat16)
 
 
-def load(folder: Path, by_word: bool = False) -> Drawer:
+def load(folder: Path, by_word: bool = False, cut_out: bool = False) -> Drawer:
     """A folder with `drawing.json`: a training run, which draws with what it saved last, or a model with its
-    `mmdiff.safetensors`. by_word: as in the settings.
+    `mmdiff.safetensors`. by_word, cut_out: as in the settings.
 
     Raises MMDiffError where there is none, or a part is missing, not whole or does not fit the others.
     """
     path = folder / SETTINGS
     try:
         settings = Settings(**json.loads(path.read_text()))
-        settings = replace(settings, by_word=by_word or settings.by_word)
+        settings = replace(settings, by_word=by_word or settings.by_word, cut_out=cut_out or settings.cut_out)
     except FileNotFoundError as error:
         raise MMDiffError(
             f"{folder} has no {SETTINGS}, so it can't draw. Name the folder that a training run writes as its `out`, "
@@ -154,5 +160,5 @@ def load(folder: Path, by_word: bool = False) -> Drawer:
     source = digest(sorted(files), json.dumps({**asdict(settings), **paths, "": mmdiff.source}))
     size = sum(value.numel() for value in mmdiff.tensors().values())
     about = f"{checkpoint} ({size} numbers), {settings.steps} steps of sampling, guidance {settings.guidance:g}"
-    about += ", by word" * settings.by_word
+    about += ", by word" * settings.by_word + ", cut out" * settings.cut_out
     return Drawer(adapter, settings, source, about)

@@ -28,18 +28,20 @@ class Drawn:
 @dataclass(frozen=True)
 class Arm:
     """name: in the tables; the one called `full` is what the others are compared with. by_word: whether it is drawn
-    with its subjects separated by word."""
+    with its subjects separated by word. cut_out: whether subjects are cut out of their references' plain grounds."""
 
     name: str
     folder: Path
     by_word: bool = False
+    cut_out: bool = False
 
 
-def read_arms(texts: Sequence[str], by_word: Sequence[str] = ()) -> list[Arm]:
-    """`NAME=FOLDER` each; by_word: those that are drawn by word. Raises MMDiffError where it is not, where a name comes
-    twice, or where no folder is there."""
+def read_arms(texts: Sequence[str], by_word: Sequence[str] = (), cut_out: Sequence[str] = ()) -> list[Arm]:
+    """`NAME=FOLDER` each; by_word, cut_out: those that are drawn so. Raises MMDiffError where it is not, where a name
+    comes twice, or where no folder is there."""
     arms: list[Arm] = []
-    for number, text in enumerate([*texts, *by_word]):
+    kinds = ((texts, {}), (by_word, {"by_word": True}), (cut_out, {"cut_out": True}))
+    for text, drawn in ((text, drawn) for given, drawn in kinds for text in given):
         name, sign, folder = text.partition("=")
         if not (name and sign and folder) or "/" in name or "\\" in name:
             raise MMDiffError(f"The arm '{text}' is not NAME=FOLDER, such as full=runs/full.")
@@ -47,7 +49,7 @@ def read_arms(texts: Sequence[str], by_word: Sequence[str] = ()) -> list[Arm]:
             raise MMDiffError(f"Two arms are called '{name}'; give each its own name.")
         if not Path(folder).is_dir():
             raise MMDiffError(f"Arm '{name}': there is no folder {folder}.")
-        arms.append(Arm(name, Path(folder), number >= len(texts)))
+        arms.append(Arm(name, Path(folder), **drawn))
     return arms
 
 
@@ -71,7 +73,7 @@ def pictures(
             f"installed: {INSTALL}"
         ) from error
     try:
-        drawer = load(arm.folder, arm.by_word)
+        drawer = load(arm.folder, arm.by_word, arm.cut_out)
     except MMDiffError as error:
         raise MMDiffError(f"Arm '{arm.name}' has no list of pictures ({LIST}) and draws none: {error}") from error
     folder = out / "pictures" / arm.name

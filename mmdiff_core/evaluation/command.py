@@ -44,6 +44,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
             "--measures", nargs="+", default=[], metavar="NAME", help="only these (default: all there are)"
         )
         kind.add_argument("--arm", action="append", default=[], metavar="NAME=FOLDER", help=_ARM)
+        kind.add_argument("--cut-out", action="append", default=[], metavar="NAME=FOLDER", help=_CUT_OUT)
         kind.add_argument("--cases", action="store_true", help="only write what is to be drawn, for another program")
 
     cast = kinds.add_parser("cast", help="how often Check Cast is right, in scenes that are good or spoilt on purpose")
@@ -69,6 +70,7 @@ _ARM = (
     "a training run, or pictures with their list; may come several times, and `full` is what others are compared with"
 )
 _BY_WORD = "an arm as by --arm, drawn with its subjects separated by word"
+_CUT_OUT = "an arm as by --arm, drawn from subjects cut out of plain grounds, as Encode Subject does"
 
 
 def _count(text: str) -> int:
@@ -90,6 +92,7 @@ def _dreambench(arguments: argparse.Namespace) -> None:
         subjects=arguments.subjects,
         pairs=arguments.pairs,
         images=arguments.images,
+        cut_out=arguments.cut_out,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
 
@@ -108,6 +111,7 @@ def _world(arguments: argparse.Namespace) -> None:
         resolution=arguments.resolution,
         photo=arguments.photo,
         by_word=arguments.by_word,
+        cut_out=arguments.cut_out,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
 

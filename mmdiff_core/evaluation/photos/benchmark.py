@@ -23,7 +23,7 @@ _Measures = dict[str, Callable[[Sequence[Case], Mapping[str, Path]], field.Value
 class Options:
     """dataset: DreamBench's folder. subjects: those to use, or all. pairs: two subjects a picture. images: of each
     prompt. size: side of the references, pixels. models: `clip`, `dino`, `faces` -> folder. measures: those of NEEDS
-    to take; none named means all whose model is there. arms: `NAME=FOLDER`."""
+    to take; none named means all whose model is there. arms, cut_out: `NAME=FOLDER`."""
 
     dataset: Path
     out: Path
@@ -34,6 +34,7 @@ class Options:
     pairs: bool = False
     images: int = 4
     size: int = 224
+    cut_out: Sequence[str] = ()
 
 
 def prepare(options: Options) -> str:
@@ -46,7 +47,7 @@ def prepare(options: Options) -> str:
 def run(options: Options) -> str:
     """Draw what is missing, measure every arm, write results and a contact sheet. Returns the table."""
     wanted = wanted_measures(options)
-    arms = read_arms(options.arms)
+    arms = read_arms(options.arms, cut_out=options.cut_out)
     bench, cases = read_cases(options)
     measures, bounds = open_measures(wanted, options.models, bench)
     options.out.mkdir(parents=True, exist_ok=True)

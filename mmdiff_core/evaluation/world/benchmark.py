@@ -34,7 +34,7 @@ EVEN = "oracle: even attention"
 class Options:
     """atlas: the world's file. nets: the file of the metric networks. split: of the atlas. number: of cases, half of
     them with two subjects. resolution, photo: sides of the oracles' pictures and of the references, pixels. measures:
-    of MEASURES, `attention` and `leak`, or all. arms, by_word: `NAME=FOLDER`."""
+    of MEASURES, `attention` and `leak`, or all. arms, by_word, cut_out: `NAME=FOLDER`."""
 
     atlas: Path
     out: Path
@@ -46,6 +46,7 @@ class Options:
     resolution: int = 64
     photo: int = 224
     by_word: Sequence[str] = ()
+    cut_out: Sequence[str] = ()
 
 
 def prepare(options: Options) -> str:
@@ -64,7 +65,7 @@ def run(options: Options) -> str:
     wanted = options.measures or known
     if options.nets is None:
         raise MMDiffError("The world is measured by its metric networks: give --nets FILE (`evaluate nets` makes it).")
-    arms = read_arms(options.arms, options.by_word)
+    arms = read_arms(options.arms, options.by_word, options.cut_out)
     nets = MetricNets.load(options.nets)
     scenes, cases = read_cases(options)
     refuse_known_names(nets, scenes, options)

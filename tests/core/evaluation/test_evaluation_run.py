@@ -59,6 +59,22 @@ def test_a_text_only_arm_does_not_see_references(folder):
     assert torch.equal(draw(run, red), draw(run, blue))
 
 
+def test_cut_out_a_subject_fills_its_photo_wherever_it_was(folder):
+    """As Encode Subject shows it: on a plain ground, what ground, and where the subject is, decide nothing."""
+    small, moved = (torch.full((1, 3, 40, 40), ground) for ground in (0.0, 0.9))
+    for photo, at in ((small, 4), (moved, 20)):
+        photo[..., at : at + 12, at : at + 12] = torch.tensor([0.8, 0.1, 0.3]).view(3, 1, 1)
+        photo[..., at + 4 : at + 8, at + 2 : at + 6] = torch.tensor([0.1, 0.2, 0.9]).view(3, 1, 1)
+    whole, cut = load(folder / "full"), load(folder / "full", cut_out=True)
+    one, other = draw(cut, small), draw(cut, moved)
+    assert torch.allclose(one, other, atol=0.02)
+    assert (draw(whole, small) - draw(whole, moved)).abs().max() > 3 * (one - other).abs().max()
+    assert cut.source != whole.source and cut.about.endswith(", cut out")
+    noise = torch.rand(1, 3, 40, 40)
+    noise[..., :4, :], noise[..., 36:, :] = torch.rand(2, 1, 3, 4, 40)
+    assert torch.allclose(draw(cut, noise), draw(whole, noise), atol=0.02), "no plain ground: as it is"
+
+
 def test_all_arms_start_from_the_same_noise(folder):
     full, other = (load(folder / name) for name in ("full", "other"))
     assert torch.equal(full.noise([4]), other.noise([4])) and not torch.equal(full.noise([4]), full.noise([5]))
