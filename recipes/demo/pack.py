@@ -26,15 +26,16 @@ FILES = {
     "scheduler": ("scheduler_config.json",),
     ".": (WORDS_FILE,),  # nothing draws with it; arms can be trained again
 }
+BASE_RUN = "base-run/state.safetensors"
 
 
 def pack(work: Path, run: Path) -> int:
-    """Copy the parts of `work/base` and a run's newest checkpoint; the VAE, where its decoder was trained in `work`.
-    Returns the folder's bytes."""
+    """Copy a run's newest checkpoint, and the parts of `work/base` that were trained in `work`. Returns the folder's
+    bytes."""
     about = {"format": "pt", "mmdiff_demo": json.dumps(_about(work, run))}
     for part, names in FILES.items():
-        if part == "vae" and not (work / DECODER_RUN).exists():
-            continue
+        if not (work / (DECODER_RUN if part == "vae" else BASE_RUN)).exists():
+            continue  # what was packed before stays
         (FOLDER / part).mkdir(parents=True, exist_ok=True)
         for name in names:
             source, target = work / "base" / part / name, FOLDER / part / name
@@ -55,10 +56,9 @@ def pack(work: Path, run: Path) -> int:
 
 def _about(work: Path, run: Path) -> dict[str, object]:
     """How the weights came about."""
-    steps = {
-        "base": steps_done(work / "base-run" / "state.safetensors"),
-        "adapter": steps_done(run / "state.safetensors"),
-    }
+    steps = {"adapter": steps_done(run / "state.safetensors")}
+    if (work / BASE_RUN).exists():
+        steps["base"] = steps_done(work / BASE_RUN)
     if (work / DECODER_RUN).exists():
         steps["decoder"] = int(read_safetensors(work / DECODER_RUN)[1]["step"])
     return {"atlas": Atlas.load(work / "atlas.npz").digest(), "steps": steps, "seed": 0, "licence": "MIT"}

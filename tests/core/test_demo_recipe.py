@@ -236,10 +236,11 @@ def test_from_a_world_to_a_model_that_draws(work, monkeypatch):
     monkeypatch.setattr(pack, "CHECKPOINT", shipped / "mmdiff.safetensors")
     assert pack.pack(work, work / "full") < 25e6
     assert (shipped / base.WORDS_FILE).exists(), "arms can be trained again"
-    (work / decoder.DECODER_RUN).unlink()
-    (work / "base" / "vae" / "config.json").write_text("{}")
-    pack.pack(work, work / "full")
-    assert (shipped / "vae" / "config.json").read_text() != "{}", "of a decoder that was not trained here"
+    for part, run in {"vae": decoder.DECODER_RUN, "unet": pack.BASE_RUN}.items():
+        (work / run).unlink()
+        (work / "base" / part / "config.json").write_text("{}")
+        pack.pack(work, work / "full")
+        assert (shipped / part / "config.json").read_text() != "{}", f"its {part} was not trained here"
     shutil.copy(FOLDER / "drawing.json", shipped)
     picture = load(shipped)(["a toy<|subj|> on the beach"], [torch.rand(1, 3, 64, 64)], [1])
     assert picture.shape == (1, 3, 128, 128) and picture.std() > 0
