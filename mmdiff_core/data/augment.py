@@ -41,7 +41,8 @@ def vary(
     """One more photo of a subject: flipped, turned, zoomed, with other light, on another background.
 
     subject: RGBA, cut out; outline and colours move together. size: side of the square photo, pixels. scene: draws a
-    background of a given side; without it there are only black, plain and noisy ones. Returns RGB, size x size.
+    background of a given side; without it there are only black, plain and noisy ones. Returns RGBA, size x size: where
+    the subject is, is opaque, and the background is there all the same.
     """
     if random.random() < changes.flips:
         subject = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -67,6 +68,9 @@ def vary(
         (size - side) // 2 if changes.centred else int(random.integers(0, size - side + 1)) for side in subject.size
     )
     photo.paste(subject, (left, top), subject)
+    opacity = Image.new("L", photo.size)
+    opacity.paste(subject.getchannel("A"), (left, top))
+    photo.putalpha(opacity)
     return photo
 
 

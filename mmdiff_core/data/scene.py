@@ -56,7 +56,7 @@ def reference(picture: Image.Image, shown: Image.Image, size: int, random: np.ra
     box = shown.getbbox()
     subject = picture.crop(box)
     subject.putalpha(255 if random.random() < UNCUT else shown.crop(box))
-    return np.asarray(vary(subject, size, random))
+    return np.asarray(vary(subject, size, random).convert("RGB"))
 
 
 def stacked(references: Sequence[np.ndarray]) -> torch.Tensor:

@@ -28,19 +28,24 @@ class Drawn:
 @dataclass(frozen=True)
 class Arm:
     """name: in the tables; the one called `full` is what the others are compared with. by_word: whether it is drawn
-    with its subjects separated by word. cut_out: whether subjects are cut out of their references' plain grounds."""
+    with its subjects separated by word. cut_out: whether subjects are cut out of their references' plain grounds.
+    masked: whether references come with masks, by which subjects are cut out of any ground."""
 
     name: str
     folder: Path
     by_word: bool = False
     cut_out: bool = False
+    masked: bool = False
 
 
-def read_arms(texts: Sequence[str], by_word: Sequence[str] = (), cut_out: Sequence[str] = ()) -> list[Arm]:
-    """`NAME=FOLDER` each; by_word, cut_out: those that are drawn so. Raises MMDiffError where it is not, where a name
-    comes twice, or where no folder is there."""
+def read_arms(
+    texts: Sequence[str], by_word: Sequence[str] = (), cut_out: Sequence[str] = (), masked: Sequence[str] = ()
+) -> list[Arm]:
+    """`NAME=FOLDER` each; by_word, cut_out, masked: those that are drawn so. Raises MMDiffError where it is not, where
+    a name comes twice, or where no folder is there."""
     arms: list[Arm] = []
-    kinds = ((texts, {}), (by_word, {"by_word": True}), (cut_out, {"cut_out": True}))
+    cut = {"cut_out": True}
+    kinds = ((texts, {}), (by_word, {"by_word": True}), (cut_out, cut), (masked, {**cut, "masked": True}))
     for text, drawn in ((text, drawn) for given, drawn in kinds for text in given):
         name, sign, folder = text.partition("=")
         if not (name and sign and folder) or "/" in name or "\\" in name:

@@ -36,6 +36,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     world.add_argument("--resolution", type=_count, default=64, help="side of the oracles' pictures (default: 64)")
     world.add_argument("--photo", type=_count, default=224, help="side of the references (default: 224)")
     world.add_argument("--by-word", action="append", default=[], metavar="NAME=FOLDER", help=_BY_WORD)
+    world.add_argument("--masked", action="append", default=[], metavar="NAME=FOLDER", help=_MASKED)
     world.set_defaults(command=_world)
 
     for kind in (photos, world):
@@ -70,6 +71,7 @@ _ARM = (
     "a training run, or pictures with their list; may come several times, and `full` is what others are compared with"
 )
 _BY_WORD = "an arm as by --arm, drawn with its subjects separated by word"
+_MASKED = "an arm as by --arm, drawn from subjects cut out of any ground by their masks"
 _CUT_OUT = "an arm as by --arm, drawn from subjects cut out of plain grounds, as Encode Subject does"
 
 
@@ -112,6 +114,7 @@ def _world(arguments: argparse.Namespace) -> None:
         photo=arguments.photo,
         by_word=arguments.by_word,
         cut_out=arguments.cut_out,
+        masked=arguments.masked,
     )
     print(benchmark.prepare(options) if arguments.cases else benchmark.run(options))
 

@@ -186,12 +186,16 @@ class WorldScenes(Dataset):
         return picture.round().clip(0, 255).astype(np.uint8), masks.astype(np.float32)
 
     def reference(self, placed: Placed, random: np.random.Generator) -> np.ndarray:
-        """Another photo of a subject, (P, P, 3) of 8 bits: another rendition of it where there is one."""
+        """Another photo of a subject, (P, P, 3) of 8 bits."""
+        return np.asarray(self.photo(placed, random).convert("RGB"))
+
+    def photo(self, placed: Placed, random: np.random.Generator) -> Image.Image:
+        """The same as RGBA, opaque where the subject is: another rendition of it where there is one."""
         others = [sprite for sprite in placed.identity.renditions if sprite != placed.sprite] or [placed.sprite]
         picture = self.individual(others[random.integers(len(others))], placed.hue)
         if self.placing.faithful and placed.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(vary(picture, self.photo_size, random, self.placing.changes, _any_background))
+        return vary(picture, self.photo_size, random, self.placing.changes, _any_background)
 
     def individual(self, sprite: int, hue: float) -> Image.Image:
         """The RGBA picture of a sprite in its colours."""

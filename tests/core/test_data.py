@@ -330,8 +330,13 @@ def card(width: int = 40, height: int = 60) -> Image.Image:
     return picture
 
 
+def varied(size: int, seed: int, **options: object) -> np.ndarray:
+    """(size, size, 3) of 8 bits."""
+    return np.asarray(vary(card(), size, np.random.default_rng(seed), **options).convert("RGB"))
+
+
 def test_variations_flip_turn_zoom_and_change_what_is_behind():
-    photos = [np.asarray(vary(card(), 64, np.random.default_rng(seed))) for seed in range(80)]
+    photos = [varied(64, seed) for seed in range(80)]
     assert all(photo.shape == (64, 64, 3) for photo in photos)
     assert len({photo.tobytes() for photo in photos}) == 80
     black = [photo for photo in photos if (photo[0, 0] == 0).all() and (photo == 0).all(-1).mean() > 0.2]
@@ -346,10 +351,8 @@ def test_variations_flip_turn_zoom_and_change_what_is_behind():
 
 
 def test_a_variation_can_fill_the_photo_in_the_middle():
-    photos = [
-        np.asarray(vary(card(), 64, np.random.default_rng(seed), Changes(turn=0.0, fill=(1.0, 1.0), centred=True)))
-        for seed in range(40)
-    ]
+    filled = Changes(turn=0.0, fill=(1.0, 1.0), centred=True)
+    photos = [varied(64, seed, changes=filled) for seed in range(40)]
     black = [(photo > 0).any(-1) for photo in photos if (photo[0, 0] == 0).all()]
     assert len(black) > 10
     assert all(seen.all(0).sum() == 43 and seen.all(0)[10:53].all() for seen in black), "as tall as the photo, centred"
@@ -360,7 +363,7 @@ def test_scenes_come_behind_only_where_there_are_some():
         return Image.new("RGB", (side, side), (0, 0, 250))
 
     def behind(scene) -> list[bool]:
-        photos = (np.asarray(vary(card(), 32, np.random.default_rng(seed), scene=scene)) for seed in range(60))
+        photos = (varied(32, seed, scene=scene) for seed in range(60))
         return [bool(((photo == (0, 0, 250)).all(-1)).mean() > 0.1) for photo in photos]
 
     assert not any(behind(None)) and 2 < sum(behind(blue)) < 25
@@ -369,7 +372,16 @@ def test_scenes_come_behind_only_where_there_are_some():
 @given(width=st.integers(1, 90), height=st.integers(1, 90), size=st.integers(8, 80), seed=st.integers(0, 2**32 - 1))
 def test_any_subject_becomes_a_photo_of_the_size(width, height, size, seed):
     photo = vary(card(width, height), size, np.random.default_rng(seed))
-    assert photo.size == (size, size) and photo.mode == "RGB"
+    assert photo.size == (size, size) and photo.mode == "RGBA"
+
+
+def test_a_variation_is_opaque_where_its_subject_is():
+    """On black ones it can be seen; the background is there all the same."""
+    photos = [np.asarray(vary(card(), 64, np.random.default_rng(seed))) for seed in range(40)]
+    black = [photo for photo in photos if (photo[0, 0, :3] == 0).all() and (photo[..., :3] == 0).all(-1).mean() > 0.2]
+    assert len(black) > 10
+    assert all(((photo[..., :3] > 0).any(-1) == (photo[..., 3] > 0)).mean() > 0.97 for photo in black)
+    assert any(photo[..., :3][photo[..., 3] == 0].any() for photo in photos)
 
 
 def test_hues_turn_at_equal_luma_and_opacity_stays():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ..arms import FULL, Drawn, facts, pictures, read_arms
 from ..cases import fill, pictures_of, write_cases, write_sheet
 from ..report import Results, Scores, markdown, write
 from .attention import MAPS, mass, record_maps
-from .cases import WorldCase, world_cases
+from .cases import WorldCase, seen_by, world_cases
 from .leak import leaks
 from .measures import MEASURES, WorldMeasures
 from .nets import MetricNets
@@ -34,7 +35,7 @@ EVEN = "oracle: even attention"
 class Options:
     """atlas: the world's file. nets: the file of the metric networks. split: of the atlas. number: of cases, half of
     them with two subjects. resolution, photo: sides of the oracles' pictures and of the references, pixels. measures:
-    of MEASURES, `attention` and `leak`, or all. arms, by_word, cut_out: `NAME=FOLDER`."""
+    of MEASURES, `attention` and `leak`, or all. arms, by_word, cut_out, masked: `NAME=FOLDER`."""
 
     atlas: Path
     out: Path
@@ -47,6 +48,7 @@ class Options:
     photo: int = 224
     by_word: Sequence[str] = ()
     cut_out: Sequence[str] = ()
+    masked: Sequence[str] = ()
 
 
 def prepare(options: Options) -> str:
@@ -65,7 +67,7 @@ def run(options: Options) -> str:
     wanted = options.measures or known
     if options.nets is None:
         raise MMDiffError("The world is measured by its metric networks: give --nets FILE (`evaluate nets` makes it).")
-    arms = read_arms(options.arms, options.by_word, options.cut_out)
+    arms = read_arms(options.arms, options.by_word, options.cut_out, options.masked)
     nets = MetricNets.load(options.nets)
     scenes, cases = read_cases(options)
     refuse_known_names(nets, scenes, options)
@@ -78,11 +80,14 @@ def run(options: Options) -> str:
         fill(folder, cases, draw, f"{name}, {truth}", name)
         drawn[name] = Drawn(folder, pictures_of(folder, cases))
 
-    def record(drawer: Drawer, folder: Path) -> None:
+    def record(seen: Sequence[WorldCase], drawer: Drawer, folder: Path) -> None:
         if "attention" in wanted:
-            record_maps(drawer, scenes, cases, folder / MAPS)
+            record_maps(drawer, scenes, seen, folder / MAPS)
 
-    runs = {arm.name: pictures(arm, cases, options.out, record) for arm in arms}
+    runs = {}
+    for arm in arms:
+        seen = seen_by(arm, cases)
+        runs[arm.name] = pictures(arm, seen, options.out, partial(record, seen))
     files = {name: one.files for name, one in (drawn | runs).items()}
     measures = WorldMeasures(scenes, cases, nets, wanted)
     scores: dict[str, Scores] = {name: measures.measure(all_of) for name, all_of in files.items()}

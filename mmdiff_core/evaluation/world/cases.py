@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...chance import stream
 from ...world.scenes import Placed, Plan, WorldScenes
+from ..arms import Arm
 from ..cases import Case
 
 
 @dataclass(frozen=True)
 class WorldCase(Case):
-    """plan: the scene as the world would draw it."""
+    """plan: the scene as the world would draw it. masks: (P, P) in [0, 1] of each reference's subject."""
 
     plan: Plan
+    masks: tuple[Tensor, ...]
+
+    @property
+    def masked(self) -> WorldCase:
+        """The same with references (4, P, P), opaque where their subjects are."""
+        both = zip(self.references, self.masks, strict=True)
+        return replace(self, references=tuple(torch.cat((reference, mask[None])) for reference, mask in both))
 
 
 def world_cases(scenes: WorldScenes, number: int) -> list[WorldCase]:
@@ -27,6 +37,8 @@ def world_cases(scenes: WorldScenes, number: int) -> list[WorldCase]:
         prompt = item["caption"]
         for _, end in reversed(item["entities"]):
             prompt = f"{prompt[:end]}<|subj|>{prompt[end:]}"
+        random = stream("references", plan.seed)  # the very photos of the item
+        photos = [scenes.photo(placed, random) for placed in plan.subjects]
         cases.append(
             WorldCase(
                 id=f"{index:04d}",
@@ -35,9 +47,15 @@ def world_cases(scenes: WorldScenes, number: int) -> list[WorldCase]:
                 subjects=tuple(f"{placed.identity}" for placed in plan.subjects),
                 seed=index,
                 plan=plan,
+                masks=tuple(torch.from_numpy(np.array(photo.getchannel("A"), np.float32) / 255) for photo in photos),
             )
         )
     return cases
+
+
+def seen_by(arm: Arm, cases: Sequence[WorldCase]) -> Sequence[WorldCase]:
+    """The cases as an arm is given them."""
+    return [case.masked for case in cases] if arm.masked else cases
 
 
 def drawing(scenes: WorldScenes, placed: Placed) -> Tensor:

@@ -12,7 +12,7 @@ from ...world.scenes import WorldScenes
 from ..arms import Arm, pictures
 from ..cases import fill, pictures_of, read_picture
 from ..report import Scores
-from .cases import WorldCase
+from .cases import WorldCase, seen_by
 from .measures import COLOURLESS, WorldMeasures
 from .nets import as_seen
 from .oracles import CEILING, drawn
@@ -42,14 +42,14 @@ def leaks(
     folder = out / "leak" / TWICE.replace(": ", " ")
     fill(folder, asked, lambda part: [twice(scenes, case) for case in part], f"{TWICE}, {truth}", TWICE)
     files = {CEILING: real, TWICE: pictures_of(folder, asked)}
-    files |= {arm.name: pictures(arm, asked, out / "leak").files for arm in arms}
+    files |= {arm.name: pictures(arm, seen_by(arm, asked), out / "leak").files for arm in arms}
     return {name: measured(measures, pairs, found) for name, found in files.items()}
 
 
 def first_alone(case: WorldCase) -> WorldCase:
     """The same prompt with only the first subject bound to its word."""
     first, _, second = case.prompt.rpartition(MARKER)
-    return dataclasses.replace(case, prompt=first + second, references=case.references[:1])
+    return dataclasses.replace(case, prompt=first + second, references=case.references[:1], masks=case.masks[:1])
 
 
 def twice(scenes: WorldScenes, case: WorldCase) -> Tensor:

@@ -10,8 +10,9 @@ from tiny_world import make_atlas  # noqa: E402
 from yaml import safe_dump  # noqa: E402
 
 from mmdiff_core import MMDiffError  # noqa: E402
+from mmdiff_core.cutout import plain_ground  # noqa: E402
 from mmdiff_core.drawing.drawer import load  # noqa: E402
-from mmdiff_core.evaluation.cases import read_json  # noqa: E402
+from mmdiff_core.evaluation.cases import read_json, read_picture  # noqa: E402
 from mmdiff_core.evaluation.world import benchmark as world_benchmark  # noqa: E402
 from mmdiff_core.evaluation.world.net_training import train_nets  # noqa: E402
 from mmdiff_core.training.config import read_config  # noqa: E402
@@ -141,6 +142,34 @@ def test_arms_are_compared_case_by_case(folder, tmp_path):
     before = (tmp_path / "pictures" / "full" / "0000.png").read_bytes()
     world_benchmark.run(world_benchmark.Options(**{**vars(options), "arms": [f"full={folder / 'other'}"]}))
     assert (tmp_path / "pictures" / "full" / "0000.png").read_bytes() != before, "other weights, other pictures"
+
+
+def test_masks_cut_subjects_out_of_grounds_that_are_not_plain(folder, tmp_path):
+    """And of plain ones as they were cut out of them, but for a pixel at their edge."""
+    arm = f"={folder / 'full'}"
+    options = world_benchmark.Options(
+        folder / "atlas.npz",
+        tmp_path,
+        [f"full{arm}"],
+        folder / "nets.safetensors",
+        measures=["scene", "attention"],
+        number=16,
+        resolution=32,
+        photo=48,
+        cut_out=[f"cut{arm}"],
+        masked=[f"masked{arm}"],
+    )
+    world_benchmark.run(options)
+    assert all(name in (tmp_path / "results.md").read_text() for name in ("`cut`", "`masked`", "cut out"))
+    cases = world_benchmark.read_cases(options)[1]
+    busy = {case.id for case in cases if any(plain_ground(one.movedim(0, -1)) is None for one in case.references)}
+    assert 0 < len(busy) < len(cases)
+    drawn = {name: tmp_path / "pictures" / name for name in ("cut", "masked")}
+    for case in cases:
+        cut, masked = (read_picture(one / f"{case.id}.png") for one in drawn.values())
+        assert (cut - masked).abs().max() > 0.02 or case.id not in busy
+        masks = torch.stack(case.masks)
+        assert masks.shape == (len(case.subjects), 48, 48) and (masks.amax((1, 2)) == 1).all()
 
 
 def test_a_folder_that_does_not_draw_is_refused(folder, tmp_path):
