@@ -63,13 +63,9 @@ def cut_out(photo: Tensor, mask: Tensor | None, remarks: list[str]) -> Tensor:
     """
     opacity = photo[..., 3] if photo.shape[-1] == 4 else torch.ones_like(photo[..., 0])
     subject = opacity if mask is None else opacity * mask
-    ground = None
-    if mask is None and (opacity == 1).all():
-        ground = plain_ground(photo[..., :3])
-        if ground is None:
-            remarks.append("No subject could be told from the background, so the whole photo is shown. Give it a mask.")
-        else:
-            subject = 1 - ground
+    ground = plain_ground(photo[..., :3]) if mask is None and (opacity == 1).all() else None
+    if ground is not None:
+        subject = 1 - ground
     around = photo[..., :3][subject < 0.5]
     if (around > NEAR).any():  # what is black already is not cut out once more
         opacity = subject
