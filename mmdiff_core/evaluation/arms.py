@@ -44,8 +44,7 @@ def read_arms(
     """`NAME=FOLDER` each; by_word, cut_out, masked: those that are drawn so. Raises MMDiffError where it is not, where
     a name comes twice, or where no folder is there."""
     arms: list[Arm] = []
-    cut = {"cut_out": True}
-    kinds = ((texts, {}), (by_word, {"by_word": True}), (cut_out, cut), (masked, {**cut, "masked": True}))
+    kinds = ((texts, {}), (by_word, {"by_word": True}), (cut_out, {"cut_out": True}), (masked, {"masked": True}))
     for text, drawn in ((text, drawn) for given, drawn in kinds for text in given):
         name, sign, folder = text.partition("=")
         if not (name and sign and folder) or "/" in name or "\\" in name:
@@ -78,7 +77,7 @@ def pictures(
             f"installed: {INSTALL}"
         ) from error
     try:
-        drawer = load(arm.folder, arm.by_word, arm.cut_out)
+        drawer = load(arm.folder, arm.by_word, arm.cut_out or arm.masked)
     except MMDiffError as error:
         raise MMDiffError(f"Arm '{arm.name}' has no list of pictures ({LIST}) and draws none: {error}") from error
     folder = out / "pictures" / arm.name

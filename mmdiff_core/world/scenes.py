@@ -133,8 +133,7 @@ class WorldScenes(Dataset):
         plan = self.plan(index)
         picture, masks = self.draw(plan)
         text, entities = plan.caption()
-        random = stream("references", plan.seed)
-        references = [self.reference(placed, random) for placed in plan.subjects]
+        references = [np.asarray(photo.convert("RGB")) for photo in self.photos(plan)]
         return {
             "image": torch.from_numpy(picture).movedim(-1, 0).float() / 127.5 - 1,
             "caption": text,
@@ -184,6 +183,11 @@ class WorldScenes(Dataset):
             mask[window] = opacity[..., 0]
         picture, masks = rendered(plan.look, picture, masks, random)
         return picture.round().clip(0, 255).astype(np.uint8), masks.astype(np.float32)
+
+    def photos(self, plan: Plan) -> list[Image.Image]:
+        """A photo of each subject, RGBA as `photo` gives it; without opacity they are the item's references."""
+        random = stream("references", plan.seed)
+        return [self.photo(placed, random) for placed in plan.subjects]
 
     def reference(self, placed: Placed, random: np.random.Generator) -> np.ndarray:
         """Another photo of a subject, (P, P, 3) of 8 bits."""

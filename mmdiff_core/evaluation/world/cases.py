@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...chance import stream
 from ...world.scenes import Placed, Plan, WorldScenes
 from ..arms import Arm
 from ..cases import Case
@@ -37,8 +36,6 @@ def world_cases(scenes: WorldScenes, number: int) -> list[WorldCase]:
         prompt = item["caption"]
         for _, end in reversed(item["entities"]):
             prompt = f"{prompt[:end]}<|subj|>{prompt[end:]}"
-        random = stream("references", plan.seed)  # the very photos of the item
-        photos = [scenes.photo(placed, random) for placed in plan.subjects]
         cases.append(
             WorldCase(
                 id=f"{index:04d}",
@@ -47,7 +44,9 @@ def world_cases(scenes: WorldScenes, number: int) -> list[WorldCase]:
                 subjects=tuple(f"{placed.identity}" for placed in plan.subjects),
                 seed=index,
                 plan=plan,
-                masks=tuple(torch.from_numpy(np.array(photo.getchannel("A"), np.float32) / 255) for photo in photos),
+                masks=tuple(
+                    torch.from_numpy(np.array(photo.getchannel("A"), np.float32) / 255) for photo in scenes.photos(plan)
+                ),
             )
         )
     return cases

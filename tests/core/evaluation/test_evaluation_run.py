@@ -67,13 +67,11 @@ def test_cut_out_a_subject_fills_its_photo_wherever_it_was(folder):
         photo[..., at : at + 12, at : at + 12] = torch.tensor([0.8, 0.1, 0.3]).view(3, 1, 1)
         photo[..., at + 4 : at + 8, at + 2 : at + 6] = torch.tensor([0.1, 0.2, 0.9]).view(3, 1, 1)
     whole, cut = load(folder / "full"), load(folder / "full", cut_out=True)
-    one, other = draw(cut, small), draw(cut, moved)
-    assert torch.allclose(one, other, atol=0.02)
-    assert (draw(whole, small) - draw(whole, moved)).abs().max() > 3 * (one - other).abs().max()
+    assert torch.allclose(draw(cut, small), draw(cut, moved), atol=0.005)
+    assert not torch.allclose(draw(whole, small), draw(whole, moved), atol=0.03)
     assert cut.source != whole.source and cut.about.endswith(", cut out")
-    noise = torch.rand(1, 3, 40, 40)
-    noise[..., :4, :], noise[..., 36:, :] = torch.rand(2, 1, 3, 4, 40)
-    assert torch.allclose(draw(cut, noise), draw(whole, noise), atol=0.02), "no plain ground: as it is"
+    noise = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(draw(cut, noise), draw(whole, noise), atol=0.005), "no plain ground: as it is"
 
 
 def test_all_arms_start_from_the_same_noise(folder):
@@ -145,7 +143,7 @@ def test_arms_are_compared_case_by_case(folder, tmp_path):
 
 
 def test_masks_cut_subjects_out_of_grounds_that_are_not_plain(folder, tmp_path):
-    """And of plain ones as they were cut out of them, but for a pixel at their edge."""
+    """And of plain ones as they are cut out of them without, but for a pixel at their edge."""
     arm = f"={folder / 'full'}"
     options = world_benchmark.Options(
         folder / "atlas.npz",
@@ -164,12 +162,13 @@ def test_masks_cut_subjects_out_of_grounds_that_are_not_plain(folder, tmp_path):
     cases = world_benchmark.read_cases(options)[1]
     busy = {case.id for case in cases if any(plain_ground(one.movedim(0, -1)) is None for one in case.references)}
     assert 0 < len(busy) < len(cases)
-    drawn = {name: tmp_path / "pictures" / name for name in ("cut", "masked")}
+    changed = {True: [], False: []}
     for case in cases:
-        cut, masked = (read_picture(one / f"{case.id}.png") for one in drawn.values())
-        assert (cut - masked).abs().max() > 0.02 or case.id not in busy
+        cut, masked = (read_picture(tmp_path / "pictures" / name / f"{case.id}.png") for name in ("cut", "masked"))
+        changed[case.id in busy].append(float((cut - masked).abs().max()))
         masks = torch.stack(case.masks)
         assert masks.shape == (len(case.subjects), 48, 48) and (masks.amax((1, 2)) == 1).all()
+    assert min(changed[True]) > max(changed[False])
 
 
 def test_a_folder_that_does_not_draw_is_refused(folder, tmp_path):
