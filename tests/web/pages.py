@@ -5,17 +5,25 @@ import shutil
 from pathlib import Path
 
 from live_server import ROOT, Server
+from PIL import Image
 
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 SEEN = {"Comfy.TutorialCompleted": True, "Comfy.OnboardingCoachmarks.Seen": ["appMode", "firstRun"]}
 """Settings of somebody to whom the page has shown its own introductions, which cover what is below."""
+PLAIN = "plain.png"
+"""A subject on a plain ground, which Encode Subject cuts out, and says so."""
 
 
 def server_in(folder: Path) -> Server:
-    """A server to be started in an empty folder, with one picture in its input folder."""
+    """A server to be started in an empty folder, with two pictures in its input folder: one with a busy ground, and
+    PLAIN."""
     (folder / "input").mkdir()
     shutil.copy(ROOT / "assets" / "cat.jpg", folder / "input" / "example.png")
+    subject = Image.open(ROOT / "mmdiff_core" / "demo" / "subjects" / "owl.png")
+    photo = Image.new("RGB", subject.size, "lightgrey")
+    photo.paste(subject, mask=subject)
+    photo.save(folder / "input" / PLAIN)
     settings = folder / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(SEEN))
