@@ -135,6 +135,8 @@ def test_a_shipped_workflow_has_no_node_over_another(page, path, vue):
         draw_with_the_demo_model(page)
     run(page)
     at_rest(page)
+    said = page.evaluate("app.graph.nodes.flatMap((node) => node.widgets ?? []).map((one) => one.element?.textContent)")
+    assert "(SDXL)" in path.stem or "The subject was cut out of its plain background." in said
     assert overlaps(page) == []
 
 
