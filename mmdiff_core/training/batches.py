@@ -125,7 +125,7 @@ class Collate:
         present = torch.stack([torch.arange(size) < len(item["entities"]) for item in items])
         masks = torch.stack([padded(item["masks"], size) for item in items])
         words, found = self._words(items, size)
-        valid = present & found & ~no_image[:, None]
+        valid = present & found & ~no_image[:, None] & ~self._left_out(items, size)
         worded = valid & ~no_text[:, None]
         seen = masks.flatten(2).any(dim=2)
         captions = ["" if empty else item["caption"] for item, empty in zip(items, no_text, strict=True)]
@@ -170,6 +170,15 @@ class Collate:
 
     def _streams(self, purpose: str, items: Sequence[dict[str, Any]]) -> Iterator[np.random.Generator]:
         return (stream(purpose, self.config.seed, item["index"]) for item in items)
+
+    def _left_out(self, items: Sequence[dict[str, Any]], size: int) -> Tensor:
+        """(B, size) bool, the one of several subjects that is not bound."""
+        left_out = torch.zeros(len(items), size, dtype=torch.bool)
+        for row, (item, random) in enumerate(zip(items, self._streams("left out", items), strict=True)):
+            count = len(item["entities"])
+            if random.random() < self.config.drop.one and count > 1:
+                left_out[row, random.integers(count)] = True
+        return left_out
 
     def _words(self, items: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Tensor], Tensor]:
         """Positions of the entity words, and which of them stand in what is left of their captions."""

@@ -85,11 +85,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Drop:
-    """The share of samples that lose a condition, for guidance: their text, their subjects, or both."""
+    """The share of samples that lose a condition, for guidance: their text, their subjects, or both. one: of those that
+    show several subjects, the share in which one of them is not bound, so that a word without a photo is learned to be
+    somebody else."""
 
     text: float = 0.05
     image: float = 0.05
     both: float = 0.05
+    one: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ _AT_LEAST_ZERO = (
 _AT_LEAST_ZERO += ("model.hidden", "loss.text", "loss.image", "train.warmup", "train.weight_decay", "samples.every")
 _AT_LEAST_ZERO += ("samples.guidance", "loss.snr_gamma", "held.every", "evaluate.every")
 _ABOVE_ZERO = ("train.lr", "train.vision_lr", "train.clip")
-_SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both")
+_SHARES = ("loss.masked", "drop.text", "drop.image", "drop.both", "drop.one")
 _CHOICES = {
     "loss.form": tuple(FORMS),
     "model.identity": ("cls", "latents", "face"),

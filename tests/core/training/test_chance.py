@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
@@ -123,6 +124,21 @@ def test_every_kind_of_sample_meets_every_noise_level(world, collate):
     pairs = columns["pair"] > 0
     for half in (columns["time"] < TIMESTEPS // 2, columns["time"] >= TIMESTEPS // 2):
         assert abs(pairs[half].mean() - 0.5) < 4.5 * 0.5 / half.sum() ** 0.5
+
+
+def test_one_of_several_is_left_out(world, collate):
+    """In the share of pairs that is asked for, either one, at any noise level; its word stays; singles are whole."""
+    items = [Indexed(world)[index] for index in range(SAMPLES)]
+    whole, batch = collate(Drop(0, 0, 0), 0.0)(items), collate(Drop(0, 0, 0, one=0.5), 0.0)(items)
+    left_out = whole.slots.valid & ~batch.slots.valid
+    pairs = whole.slots.valid.all(1)
+    assert torch.equal(batch.slots.ids["l"], whole.slots.ids["l"])
+    assert torch.equal(batch.slots.fused, batch.slots.valid) and not batch.text[left_out].any()
+    assert not left_out[~pairs].any() and left_out.sum(1).max() == 1
+    some = left_out[pairs].any(1).double()
+    chance = 4.5 * 0.5 / len(some) ** 0.5
+    assert abs(some.mean() - 0.5) < chance and abs(left_out[pairs][:, 0].double().mean() - 0.25) < chance
+    assert abs(np.corrcoef(some, batch.time[pairs])[0, 1]) < 2 * chance
 
 
 def test_noise_levels_are_the_schedules_own(world, collate):
