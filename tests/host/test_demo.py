@@ -108,8 +108,9 @@ def test_wires_that_are_swapped_swap_the_subjects(pack, demo):
     assert from_left(draw(pack, demo, PAIR, other)) == list(other)
 
 
-def test_by_word_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
-    """In the reference it does, in every picture."""
+def test_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
+    """Nor does it in the reference, since it was trained on pairs of which one is not bound; before, it did in every
+    picture."""
     prompt = "a toy<|subj|> to the left of a toy in a meadow"
     leaked, bound_ones = {}, {}
     for separation in ("reference", "by word"):
@@ -117,7 +118,7 @@ def test_by_word_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
         leaked[separation] = sum(name in found[1:] for name, found in shown.items())
         bound_ones[separation] = sum(name == found[0] for name, found in shown.items())
     print(f"of {len(NAMES)}, the neighbour is the subject: {leaked}, the bound one is: {bound_ones}")
-    assert leaked["reference"] >= 5 and leaked["by word"] <= 2
+    assert max(leaked.values()) <= 2
     assert min(bound_ones.values()) >= 5
 
 
