@@ -274,12 +274,13 @@ def test_one_command_makes_everything_once(commands):
     """Stages that end as a file are left out the second time; the others go on by themselves."""
     make.main(["full", "single", "text-only"], base_steps=9, decoder_steps=7, processes=2)
     stages = [command[0] for command in commands]
-    train = ["mmdiff_core"] * 3
+    train = ["mmdiff_core"] * 4
     assert stages[:2] == ["mmdiff_core.world.build", "recipes.demo.prepare"]
     assert stages[2:4] == ["torch.distributed.run", "recipes.demo.decoder"]
     assert stages[4:] == ["recipes.demo.imitate", *train, "recipes.demo.pack"], (
-        "one start for two arms, none for the base"
+        "one start for two arms, none for the base; what ships goes on from the first"
     )
+    assert str(make.SHIPPED) in commands[-2] and commands[-1][-1] == read_config(make.SHIPPED).out
     assert all("--resume" in command for command in commands if command[0] == "mmdiff_core")
     commands.clear()
     make.main(["single"], base_steps=9, decoder_steps=7, processes=2)
@@ -308,6 +309,20 @@ def test_what_fails_stops_the_making(commands, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         make.main(["full"], base_steps=9, decoder_steps=7, processes=2)
     assert stop.value.code == 3
+
+
+def test_what_ships_is_the_full_arm_gone_on():
+    """With nothing else than a share of pairs of which one is not bound."""
+    full, shipped = read_config(make.ARMS / "full.yaml"), read_config(make.SHIPPED)
+    assert shipped.model.start == f"{full.out}/step-{full.train.steps:08}.safetensors"
+    assert 0 < shipped.drop.one < 1 and full.drop.one == 0
+    assert shipped == dataclasses.replace(
+        full,
+        out=shipped.out,
+        model=dataclasses.replace(full.model, start=shipped.model.start),
+        train=dataclasses.replace(full.train, steps=shipped.train.steps),
+        drop=dataclasses.replace(full.drop, one=shipped.drop.one),
+    )
 
 
 def test_arms_differ_in_what_they_say_alone():
