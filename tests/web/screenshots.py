@@ -68,7 +68,7 @@ def app_mode(page, server: Server) -> Image.Image:
     page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
     page.locator("img[src*='mm-diff_0']").locator("visible=true").first.wait_for()
     page.mouse.move(10, 600)
-    page.get_by_text("Job queued").wait_for(state="hidden")
+    page.get_by_text("Job queued").first.wait_for(state="hidden")
     at_rest(page)
     shown = picture(page.screenshot())
     return shown.resize((WIDTH, WIDTH * shown.height // shown.width), Image.Resampling.LANCZOS)
