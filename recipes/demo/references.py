@@ -47,9 +47,8 @@ def main(work: Path, model: Path, out: Path, nets_file: Path, number: int) -> st
     scenes, cases = read_cases(options)
     refuse_known_names(nets, scenes, options)
     measures = WorldMeasures(scenes, cases, nets, MEASURES)
-    draws = {name: (load(model), changes) for name, changes in KINDS.items()} | {
-        CUT_OUT: (load(model, cut_out=True), USUAL)
-    }
+    plain = load(model)
+    draws = {name: (plain, changes) for name, changes in KINDS.items()} | {CUT_OUT: (load(model, cut_out=True), USUAL)}
     scores = {}
     for name, (drawer, changes) in draws.items():
         scenes.placing = Taken(changes)

@@ -32,10 +32,10 @@ def subjects(pack, demo, *names, masked=False, **inputs):
     return encoded
 
 
-def latents(pack, demo, prompt, encoded, noise, separation="reference"):
-    """The last latents of 20 Euler steps, weight 1, CFG 2.5."""
+def latents(pack, demo, prompt, encoded, noise, separation="reference", weight=1.0):
+    """The last latents of 20 Euler steps, CFG 2.5."""
     positive, negative, binding = bound(pack, prompt, encoded, negative="", mmdiff=demo[4], clip=demo[1])
-    guider = comfy.samplers.CFGGuider(applied(pack, binding, model=demo[0], weight=1.0, separation=separation))
+    guider = comfy.samplers.CFGGuider(applied(pack, binding, model=demo[0], weight=weight, separation=separation))
     guider.set_conds(positive, negative)
     guider.set_cfg(2.5)
     sigmas = comfy.samplers.calculate_sigmas(demo[0].get_model_object("model_sampling"), "simple", 20)
@@ -120,6 +120,22 @@ def test_an_unbound_neighbour_does_not_become_the_subject(pack, demo):
     print(f"of {len(NAMES)}, the neighbour is the subject: {leaked}, the bound one is: {bound_ones}")
     assert max(leaked.values()) <= 2
     assert min(bound_ones.values()) >= 5
+
+
+def test_by_word_a_photo_changes_the_neighbours_half_less(pack, demo):
+    """About half as much as by reference, and its own nearly as much."""
+    prompt = "a toy<|subj|> to the left of a toy in a meadow"
+    noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    changed = torch.zeros(2, 2)  # by reference and by word, in the left half and the right
+    for name in NAMES:
+        encoded = subjects(pack, demo, name)
+        without = latents(pack, demo, prompt, encoded, noise, weight=0.0)
+        for row, separation in enumerate(("reference", "by word")):
+            difference = latents(pack, demo, prompt, encoded, noise, separation) - without
+            changed[row] += torch.stack([half.square().mean() for half in difference.chunk(2, dim=-1)])
+    own, neighbour = (changed[1] / changed[0]).tolist()
+    print(f"by word over reference: its own half {own:.2f}, the neighbour's {neighbour:.2f}")
+    assert own >= 0.6 and neighbour <= 0.7
 
 
 def test_the_hosts_empty_latent_is_enough(pack, demo):
