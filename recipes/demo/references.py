@@ -30,7 +30,7 @@ KINDS = {
     "upright, filling it, never mirrored": USUAL._replace(**UPRIGHT, **FILLED, flips=0.0),
 }
 CUT_OUT = "as they are, cut out by Encode Subject"
-MEASURES = ("identity", "hard", "colour-matched", "edges", "pair")
+MEASURES = ("identity", "hard", "colour-matched", "edges", "scene", "pair")
 
 
 class Taken(Free):
