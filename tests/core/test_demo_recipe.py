@@ -338,8 +338,10 @@ def test_arms_differ_in_what_they_say_alone():
         base = str(make.UNTOLD)
         assert untold == dataclasses.replace(told, base=base, vision=f"{base}/vision", out=untold.out, model=model)
         assert untold.out not in {arm.out for arm in arms.values()}
-    assert set(arms) == {"full", "ip-adapter-plus", "no-constraint", "single", "text-only"}
+    assert set(arms) == {"full", "fresh", "ip-adapter-plus", "no-constraint", "single", "text-only"}
     full = arms.pop("full")
+    fresh = dataclasses.replace(full.model, start="")
+    assert arms["fresh"] == dataclasses.replace(full, out=arms["fresh"].out, model=fresh)
     assert arms["single"].data.options == {**full.data.options, "pairs": 0}
     assert not arms["ip-adapter-plus"].model.fuse_prompt
     assert not any(arms[name].loss.text or arms[name].loss.image for name in ("ip-adapter-plus", "no-constraint"))
@@ -347,4 +349,4 @@ def test_arms_differ_in_what_they_say_alone():
     assert all(
         (arm.base, arm.train, arm.drop, arm.seed) == (full.base, full.train, full.drop, full.seed) for arm in trained
     )
-    assert len({arm.out for arm in (full, *arms.values())}) == 5
+    assert len({arm.out for arm in (full, *arms.values())}) == 6
