@@ -5,8 +5,8 @@
 A base that has read the web can draw nearly anything if it is given the right vectors, which is what personalization
 builds on. One that knows three hundred names can't. So this one is also taught to listen to vectors: in a part of its
 captions a subject comes with *visual words*, made from its reference by a small network on top of the vision tower, and
-read by the UNet's cross-attention as words are. Nothing draws with that network: the base takes text alone, and the
-adapter has to learn from nothing how to speak to it.
+read by the UNet's cross-attention as words are. Nothing draws with that network: the base takes text alone. It stays
+beside the base, for an adapter's heads to imitate first (`imitate`).
 """
 
 from __future__ import annotations
